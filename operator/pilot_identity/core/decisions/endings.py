@@ -1,0 +1,112 @@
+"""Endings: what ends a grant, whether or not it was issued."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pilot_identity.core.decisions.grant_checks import GrantSeen
+from pilot_identity.core.decisions.lifecycle import Happening
+from pilot_identity.core.resources import Phase
+from pilot_identity.core.resources.conditions import Reason
+from pilot_identity.core.resources.timestamps import format_timestamp
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why a grant ends.
+
+    Attributes:
+        asked_at: when its end was due or asked for, as far as that is known.
+    """
+
+    happening: Happening
+    reason: Reason
+    message: str
+    asked_at: dt.datetime
+
+
+def _deleted(seen: GrantSeen, _: dt.datetime) -> Ending | None:
+    metadata = seen.grant.metadata
+    if metadata.deletion_timestamp is None or not metadata.is_held:
+        return None
+    message = "the grant was deleted"
+    return Ending(Happening.REVOKED, Reason.GRANT_DELETED, message, metadata.deletion_timestamp)
+
+
+def _revoked(seen: GrantSeen, now: dt.datetime) -> Ending | None:
+    revoke = seen.grant.spec.revoke
+    if revoke is None:
+        return None
+    by = f" by {revoke.by}" if revoke.by else ""
+    return Ending(Happening.REVOKED, Reason.REVOKED, f"revoked{by}: {revoke.reason}", now)
+
+
+def _pilot_deleted(seen: GrantSeen, now: dt.datetime) -> Ending | None:
+    pilot = seen.pilot
+    if seen.grant.status.phase is Phase.ACTIVE and (pilot is None or pilot.metadata.is_deleting):
+        since = pilot.metadata.deletion_timestamp if pilot is not None else None
+        message = f"pilot {seen.grant.spec.pilot!r} was deleted"
+        return Ending(Happening.REVOKED, Reason.PILOT_DELETED, message, since or now)
+    return None
+
+
+def _pilot_suspended(seen: GrantSeen, now: dt.datetime) -> Ending | None:
+    if seen.grant.status.phase is Phase.ACTIVE and seen.pilot is not None and seen.pilot.spec.suspend:
+        message = f"pilot {seen.grant.spec.pilot!r} was suspended"
+        return Ending(Happening.REVOKED, Reason.PILOT_SUSPENDED, message, now)
+    return None
+
+
+def _stage_changed(seen: GrantSeen, now: dt.datetime) -> Ending | None:
+    status, pilot = seen.grant.status, seen.pilot
+    if status.phase is Phase.ACTIVE and pilot is not None and pilot.status.stage != status.stage:
+        message = (
+            f"pilot {seen.grant.spec.pilot!r} moved from stage {status.stage!r} to {pilot.status.stage!r}"
+        )
+        return Ending(Happening.REVOKED, Reason.STAGE_CHANGED, message, now)
+    return None
+
+
+def _stage_frozen(seen: GrantSeen, now: dt.datetime) -> Ending | None:
+    if seen.grant.status.phase is Phase.ACTIVE and seen.stage is not None and seen.stage.spec.freeze:
+        message = f"stage {seen.stage.name!r} was frozen"
+        return Ending(Happening.REVOKED, Reason.STAGE_FROZEN, message, now)
+    return None
+
+
+def _completed(seen: GrantSeen, now: dt.datetime) -> Ending | None:
+    if not seen.grant.spec.completed:
+        return None
+    return Ending(Happening.COMPLETED, Reason.TASK_COMPLETED, "the task was completed", now)
+
+
+def _time_up(seen: GrantSeen, now: dt.datetime) -> Ending | None:
+    expires_at = seen.grant.status.expires_at
+    if expires_at is None or now < expires_at:
+        return None
+    return Ending(
+        Happening.TIME_UP, Reason.TIME_UP, f"its time was up at {format_timestamp(expires_at)}", expires_at
+    )
+
+
+ENDINGS: tuple[Callable[[GrantSeen, dt.datetime], Ending | None], ...] = (
+    # Make sure that someone's word is told as the cause, even where the time is up too.
+    _revoked,
+    _deleted,
+    # Make sure that what ends the pilot ends its tasks.
+    _pilot_deleted,
+    _pilot_suspended,
+    _stage_changed,
+    _stage_frozen,
+    # Make sure that a task that is done keeps nothing.
+    _completed,
+    # Make sure that nothing outlives its time.
+    _time_up,
+)
+
+
+def ending_of(seen: GrantSeen, now: dt.datetime) -> Ending | None:
+    """Return the first cause by which the grant ends now, if there is one."""
+    return next((ending for ask in ENDINGS if (ending := ask(seen, now)) is not None), None)

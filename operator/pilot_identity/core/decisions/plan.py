@@ -1,0 +1,183 @@
+"""Plans: what a decision wants done, in the order in which it must be done.
+
+The order of `Plan`'s fields *is* the order of application, and it is the first promise of this program:
+access is cut before anything else and waits for nothing; an entry is durable before the credential that it
+announces is released; the status says so last. A crash between any two steps is found again by the next
+observation.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from pilot_identity.core.audit.entries import Entry
+from pilot_identity.core.resources.conditions import Reason
+from pilot_identity.core.resources.metadata import Key, View
+from pilot_identity.core.spiffe.ids import SpiffeId, TrustDomain
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The object that something belongs to: its key and UID, for ownerReferences and Events."""
+
+    key: Key
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteCredential:
+    """Delete exactly the Secret with this UID; where another stands under the name, ours is gone already."""
+
+    namespace: str
+    secret: str
+    secret_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveBundle:
+    """Delete a stage's bundle from a namespace where no pilot needs it any more."""
+
+    namespace: str
+    stage: str
+
+
+Withdrawal: TypeAlias = DeleteCredential | RemoveBundle
+
+
+@dataclass(frozen=True, slots=True)
+class MakeServiceAccount:
+    """Make the pilot's own service account; one that is already this pilot's is left as it is."""
+
+    owner: Owner
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class PublishBundle:
+    """Write a stage's trust bundle into a namespace."""
+
+    namespace: str
+    stage: str
+
+
+Preparation: TypeAlias = MakeServiceAccount | PublishBundle
+
+
+@dataclass(frozen=True, slots=True)
+class TokenOrder:
+    """A JWT-SVID to be signed.
+
+    Attributes:
+        file: the key in the Secret's data.
+        claims: claims beside the registered ones; `cnf` is added by the issuer.
+    """
+
+    file: str
+    audience: str
+    token_id: str
+    expires_at: dt.datetime
+    claims: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialOrder:
+    """A credential to be made: everything about it but the keys."""
+
+    id: str
+    stage: str
+    spiffe_id: SpiffeId
+    serial: int
+    not_before: dt.datetime
+    not_after: dt.datetime
+    tokens: tuple[TokenOrder, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A credential to be made, announced in the log, and only then written to its Secret.
+
+    Attributes:
+        replaces: the id of the credential that stands in the Secret, empty where the Secret must be new.
+        announce: makes the entry from the SHA-256 (hex) of the certified public key.
+    """
+
+    owner: Owner
+    secret: str
+    order: CredentialOrder
+    replaces: str
+    announce: Callable[[str], Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyOrder:
+    """A stage's keys to be made, announced, and only then stored.
+
+    Attributes:
+        announce: makes the entry from the public fingerprints of the keys.
+    """
+
+    owner: Owner
+    stage: str
+    trust_domain: TrustDomain
+    not_before: dt.datetime
+    not_after: dt.datetime
+    announce: Callable[[Mapping[str, str]], Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A Kubernetes Event for people; the number of the log's entry is added when it is known."""
+
+    owner: Owner
+    type: Literal["Normal", "Warning"]
+    reason: Reason
+    action: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What only applying a plan tells.
+
+    Attributes:
+        index: of the last entry committed; -1 where none was.
+        secret_uid: of the Secret that holds what was released; empty where nothing was.
+    """
+
+    index: int = -1
+    secret_uid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be done for one object, in this order; an empty plan does nothing.
+
+    Attributes:
+        hold: put our finalizer on the object before anything is released for it.
+        withdraw: access to cut, at once.
+        prepare: what credentials need around them.
+        make_keys: a stage's keys to make.
+        entries: to commit in one group, together with what `release` announces.
+        release: a credential to release once its entry is durable.
+        status: makes the status to write from what applying the steps before it told.
+        notices: to tell people.
+        let_go: take our finalizer off: nothing is left to withdraw.
+        is_overdue: the deleted object waited past its bound: let go even where a step before that fails. Its
+            Secret is the garbage collector's then, since the object owns it.
+        recheck_at: when to look again although nothing changed.
+    """
+
+    hold: bool = False
+    withdraw: tuple[Withdrawal, ...] = ()
+    prepare: tuple[Preparation, ...] = ()
+    make_keys: KeyOrder | None = None
+    entries: tuple[Entry, ...] = ()
+    release: Release | None = None
+    status: Callable[[Outcome], View] | None = None
+    notices: tuple[Notice, ...] = ()
+    let_go: bool = False
+    is_overdue: bool = False
+    recheck_at: dt.datetime | None = None

@@ -1,0 +1,188 @@
+"""Conditions: what `kubectl get` and GitOps tools read of an object's state.
+
+Types follow kstatus: `Ready` is normal-true; `Stalled` is abnormal-true and only present where something
+stands still until a person changes it. Every reason is a documented constant below; a reason that is used
+but not documented here is a red test.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Literal
+
+from pilot_identity.core.resources.metadata import View
+from pilot_identity.core.resources.timestamps import format_timestamp
+
+MESSAGE_LIMIT = 1024
+"""Characters of user-made input end up in messages; this bounds them."""
+
+
+class ConditionType(StrEnum):
+    """What a condition is about."""
+
+    READY = "Ready"
+    """The object does its work: keys made, identity issued, or a grant's story told to its end."""
+    STALLED = "Stalled"
+    """Nothing will change until a person changes the spec."""
+    PROMOTED = "Promoted"
+    """The pilot is in the stage that its spec asks for."""
+
+
+class Reason(StrEnum):
+    """Why a condition stands as it does. The docstring below each is its documentation."""
+
+    # StagePolicy
+    KEYS_READY = "KeysReady"
+    """The stage has its own CA and JWT key."""
+    TRUST_DOMAIN_SHARED = "TrustDomainShared"
+    """Another stage has the same trust domain; the younger of the two is refused."""
+    DATA_CLASS_SHARED = "DataClassShared"
+    """Another stage lists one of the data classes; the younger of the two is refused."""
+    RANK_SHARED = "RankShared"
+    """Another stage has the same rank, so that neither is above the other; the younger is refused."""
+    KEYS_MISSING = "KeysMissing"
+    """The stage had keys, but the Secret that held them is gone; they are not silently replaced."""
+    KEYS_FOREIGN = "KeysForeign"
+    """The stored keys belong to another trust domain; restore the policy or remove the stale Secret."""
+    CA_EXPIRED = "CertificateAuthorityExpired"
+    """The stage's CA has expired, so that nothing can be issued in it."""
+
+    # PilotIdentity
+    IDENTITY_ISSUED = "IdentityIssued"
+    """The pilot has its SPIFFE ID, service account and X.509-SVID."""
+    UNKNOWN_STAGE = "UnknownStage"
+    """`spec.stage` names no StagePolicy."""
+    STAGE_NOT_READY = "StageNotReady"
+    """The pilot's StagePolicy is itself refused."""
+    STAGE_ABOVE_ENTRY = "StageAboveEntry"
+    """A pilot first appears in the lowest stage; it rises from there on evidence."""
+    SERVICE_ACCOUNT_SHARED = "ServiceAccountShared"
+    """An older pilot already uses this service account."""
+    SERVICE_ACCOUNT_TAKEN = "ServiceAccountTaken"
+    """The name of the account that the operator would make is taken by one that is not this pilot's."""
+    DATA_CLASS_OUTSIDE_STAGE = "DataClassOutsideStage"
+    """An access entry's data class is not among those of the pilot's stage."""
+    SECRET_NAME_TAKEN = "SecretNameTaken"  # noqa: S105 - a reason, not a secret
+    """A Secret of that name exists and is not this object's; it is never overwritten."""
+    SUSPENDED = "Suspended"
+    """`spec.suspend` is true: every credential of the pilot is withdrawn."""
+    DELETING = "Deleting"
+    """The object is being deleted; what was issued for it is withdrawn."""
+    STAGE_REACHED = "StageReached"
+    """The pilot is in the stage that its spec asks for."""
+    PROMOTION_HELD = "PromotionHeld"
+    """The spec asks for a higher stage than the evidence allows; the message lists what is missing."""
+
+    # While a TaskGrant waits.
+    PILOT_NOT_FOUND = "PilotNotFound"
+    """No PilotIdentity of that name exists in the grant's namespace (yet)."""
+    PILOT_NOT_READY = "PilotNotReady"
+    """The pilot is refused or has no identity yet; its own Ready condition says why."""
+    STAGE_FROZEN = "StageFrozen"
+    """The stage's `freeze` is set: nothing is issued in it until that is lifted."""
+    APPROVAL_REQUIRED = "ApprovalRequired"
+    """The stage asks for approvals before issuing, and they are not there."""
+    LIMIT_REACHED = "LimitReached"
+    """The pilot has as many active grants, or asked as often in a minute, as its stage allows."""
+
+    # When a TaskGrant is denied, for good.
+    PILOT_SUSPENDED = "PilotSuspended"
+    """The pilot was suspended."""
+    ACCESS_UNKNOWN = "AccessUnknown"
+    """The grant asks for an access entry that the pilot does not have."""
+    ACTION_OUTSIDE_PILOT = "ActionOutsidePilot"
+    """The grant asks for an action outside the pilot's access."""
+    RESOURCE_OUTSIDE_PILOT = "ResourceOutsidePilot"
+    """The grant asks for resources outside the pilot's access."""
+    AUDIENCE_OUTSIDE_PILOT = "AudienceOutsidePilot"
+    """The grant asks for an audience that none of its access entries has."""
+    DURATION_TOO_LONG = "DurationTooLong"
+    """The grant asks for more time than the stage allows to one task."""
+    RULES_UNSUPPORTED = "RulesUnsupported"
+    """The stage has CEL rules, which this version cannot evaluate; it refuses rather than guess."""
+    DELEGATION_UNSUPPORTED = "DelegationUnsupported"
+    """`spec.parent` is set; this version issues no child grants."""
+    CERTIFICATE_REQUEST_UNSUPPORTED = "CertificateRequestUnsupported"
+    """`spec.certificateRequest` is set; this version signs no requests."""
+    KUBERNETES_ACCESS_UNSUPPORTED = "KubernetesAccessUnsupported"
+    """An entry asks for Kubernetes access, which this version does not issue."""
+    EMERGENCY_UNSUPPORTED = "EmergencyUnsupported"
+    """`spec.emergency` is set; this version has no break-glass path."""
+
+    # Once a TaskGrant is issued, and when it ends.
+    ISSUED = "Issued"
+    """The task's credentials are in its Secret."""
+    RENEWED = "Renewed"
+    """The task goes on; its credentials were replaced by fresh ones."""
+    TASK_COMPLETED = "TaskCompleted"
+    """`spec.completed` was set."""
+    TIME_UP = "TimeUp"
+    """The grant's duration is over."""
+    REVOKED = "Revoked"
+    """`spec.revoke` was set."""
+    GRANT_DELETED = "GrantDeleted"
+    """The grant was deleted."""
+    PILOT_DELETED = "PilotDeleted"
+    """The pilot was deleted."""
+    STAGE_CHANGED = "StageChanged"
+    """The pilot moved to another stage, and with that to another trust domain."""
+
+
+class Condition(View, frozen=True):
+    """One condition, as the API server stores it."""
+
+    type: str
+    status: Literal["True", "False", "Unknown"]
+    reason: str
+    message: str = ""
+    last_transition_time: str = ""
+    observed_generation: int = 0
+
+
+class Finding(View, frozen=True):
+    """A condition as a decision wants it, before it is dated."""
+
+    type: ConditionType
+    status: bool
+    reason: Reason
+    message: str
+
+
+def cut(message: str) -> str:
+    """Cut a message to what a condition may hold."""
+    return message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 1] + "…"
+
+
+def settle(
+    current: Sequence[Condition],
+    findings: Sequence[Finding],
+    *,
+    generation: int,
+    now: dt.datetime,
+) -> tuple[Condition, ...]:
+    """Make the list of conditions that `findings` demand; each keeps its time while its status stays.
+
+    Types that `findings` do not name are dropped, so that an abnormal-true condition goes with its cause.
+    """
+    before: Mapping[str, Condition] = {condition.type: condition for condition in current}
+    return tuple(_settle_one(before.get(finding.type), finding, generation, now) for finding in findings)
+
+
+def _settle_one(before: Condition | None, finding: Finding, generation: int, now: dt.datetime) -> Condition:
+    status: Literal["True", "False"] = "True" if finding.status else "False"
+    kept = before is not None and before.status == status and before.last_transition_time
+    return Condition(
+        type=finding.type,
+        status=status,
+        reason=finding.reason,
+        message=cut(finding.message),
+        last_transition_time=before.last_transition_time if kept and before else format_timestamp(now),
+        observed_generation=generation,
+    )
+
+
+def find(conditions: Sequence[Condition], kind: ConditionType) -> Condition | None:
+    """Return the condition of that type, if there is one."""
+    return next((condition for condition in conditions if condition.type == kind), None)

@@ -1,0 +1,149 @@
+"""`PilotIdentity`: one pilot, its owners, its stage and the most it may ever reach."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import msgspec
+
+from pilot_identity.core.resources.conditions import Condition
+from pilot_identity.core.resources.credential import CredentialStatus
+from pilot_identity.core.resources.metadata import Key, Metadata, View
+
+
+class Owners(View, frozen=True):
+    """The people who answer for the pilot, by their Kubernetes user names."""
+
+    business: str
+    technical: str
+
+
+class Workload(View, frozen=True):
+    """Who runs as the pilot."""
+
+    service_account_name: str = ""
+
+
+class ToolAccess(View, frozen=True):
+    """Access to a tool that verifies tokens."""
+
+    audience: str
+    actions: tuple[str, ...]
+    resources: tuple[str, ...]
+
+
+class RoleRef(View, frozen=True):
+    """The role that a Kubernetes access entry binds."""
+
+    kind: str
+    name: str
+
+
+class KubernetesAccess(View, frozen=True):
+    """Access to the API server itself."""
+
+    role_ref: RoleRef
+    namespace: str = ""
+
+
+class AccessEntry(View, frozen=True):
+    """One named piece of the pilot's ceiling: a tool or Kubernetes."""
+
+    name: str
+    data_class: str
+    sensitivity: str = "low"
+    tool: ToolAccess | None = None
+    kubernetes: KubernetesAccess | None = None
+
+
+class Delegation(View, frozen=True):
+    """To whom the pilot may delegate, and how deep."""
+
+    to: tuple[str, ...] = ()
+    max_depth: int = 0
+
+
+class Material(View, frozen=True):
+    """What counts as a material change beside access and owners."""
+
+    model: str = ""
+    data_sources: tuple[str, ...] = ()
+
+
+class PilotException(View, frozen=True):
+    """A rule that does not apply to this pilot until a date."""
+
+    rule: str
+    reason: str
+    until: dt.datetime
+
+
+class PilotIdentitySpec(View, frozen=True):
+    """What the pilot's team declares."""
+
+    workflow: str
+    purpose: str
+    owners: Owners
+    stage: str
+    workload: Workload = Workload()
+    access: tuple[AccessEntry, ...] = ()
+    delegation: Delegation = Delegation()
+    material: Material = Material()
+    exceptions: tuple[PilotException, ...] = ()
+    suspend: bool = False
+
+
+def bundle_name(stage: str) -> str:
+    """The name of the ConfigMap that holds a stage's trust bundle in the pilots' namespaces."""
+    return f"pilot-bundle-{stage}"
+
+
+class BundleStatus(View, frozen=True):
+    """The trust bundle last published in the pilot's namespace."""
+
+    stage: str
+    config_map_name: str
+    sequence: int
+
+
+class PilotIdentityStatus(View, frozen=True):
+    """What the operator says. Only the operator may write it, so it is believed."""
+
+    observed_generation: int = 0
+    stage: str = ""
+    stage_since: dt.datetime | None = None
+    spiffe_id: str = msgspec.field(name="spiffeID", default="")
+    service_account_name: str = ""
+    digest: str = ""
+    credential: CredentialStatus | None = None
+    issuances: int = 0
+    bundle: BundleStatus | None = None
+    conditions: tuple[Condition, ...] = ()
+
+
+class PilotIdentity(View, frozen=True, tag_field="kind", tag="PilotIdentity"):
+    """One pilot."""
+
+    metadata: Metadata
+    spec: PilotIdentitySpec
+    status: PilotIdentityStatus = PilotIdentityStatus()
+
+    @property
+    def key(self) -> Key:
+        """The pilot's key in the store."""
+        return Key("PilotIdentity", self.metadata.namespace, self.metadata.name)
+
+    @property
+    def service_account(self) -> str:
+        """The service account that is this pilot's workload, named or made for it."""
+        return self.spec.workload.service_account_name or f"pilot-workload-{self.metadata.name}"
+
+    @property
+    def makes_service_account(self) -> bool:
+        """Whether the operator makes the account rather than finding a named one."""
+        return not self.spec.workload.service_account_name
+
+    @property
+    def svid_secret(self) -> str:
+        """The name of the Secret that holds the pilot's own SVID."""
+        return f"pilot-svid-{self.metadata.name}"

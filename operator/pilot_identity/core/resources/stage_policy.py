@@ -1,0 +1,123 @@
+"""`StagePolicy`: the rules, keys and lifetimes of one stage."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import msgspec
+
+from pilot_identity.core.resources.conditions import Condition
+from pilot_identity.core.resources.durations import Duration
+from pilot_identity.core.resources.metadata import Key, Metadata, View
+
+
+class CredentialLifetimes(View, frozen=True):
+    """How long each kind of credential lives before it must be renewed, and a task at most."""
+
+    x509_ttl: Duration = msgspec.field(name="x509TTL", default=Duration(hours=1))
+    jwt_ttl: Duration = msgspec.field(name="jwtTTL", default=Duration(minutes=5))
+    kubernetes_ttl: Duration = msgspec.field(name="kubernetesTTL", default=Duration(minutes=10))
+    max_task_duration: Duration = Duration(hours=1)
+
+
+class GrantApprovals(View, frozen=True):
+    """How many people must approve a grant, and when."""
+
+    required: int = 0
+    when: str = ""
+
+
+class PromotionApprovals(View, frozen=True):
+    """How many people must approve a pilot's rise into this stage."""
+
+    required: int = 1
+
+
+class ApprovalRules(View, frozen=True):
+    """Who approves what."""
+
+    grant: GrantApprovals = GrantApprovals()
+    promotion: PromotionApprovals = PromotionApprovals()
+    groups: tuple[str, ...] = ()
+
+
+class ReviewRules(View, frozen=True):
+    """How often a pilot's access is reviewed, and how late that may be."""
+
+    every: Duration | None = None
+    grace: Duration | None = None
+
+
+class Drills(View, frozen=True):
+    """The revocation drill that a pilot must have passed."""
+
+    within: Duration | None = None
+    max_time_to_revoke: Duration | None = None
+
+
+class EntryRequirements(View, frozen=True):
+    """What a pilot must prove before it enters this stage."""
+
+    soak: Duration | None = None
+    minimum_tasks: int = 0
+    claims: tuple[str, ...] = ()
+    drills: Drills | None = None
+
+
+class Rule(View, frozen=True):
+    """One CEL rule over a request."""
+
+    name: str
+    expression: str
+    message: str = ""
+
+
+class Limits(View, frozen=True):
+    """Bounds for each pilot of the stage."""
+
+    active_grants: int = 1000
+    requests_per_minute: int = 600
+
+
+class StagePolicySpec(View, frozen=True):
+    """What an admin declares."""
+
+    rank: int
+    trust_domain: str
+    data_classes: tuple[str, ...]
+    credentials: CredentialLifetimes = CredentialLifetimes()
+    approvals: ApprovalRules = ApprovalRules()
+    review: ReviewRules | None = None
+    entry: EntryRequirements = EntryRequirements()
+    rules: tuple[Rule, ...] = ()
+    limits: Limits = Limits()
+    retention: Duration = Duration(hours=168)
+    freeze: bool = False
+
+
+class StagePolicyStatus(View, frozen=True):
+    """What the operator says."""
+
+    observed_generation: int = 0
+    digest: str = ""
+    ca_not_after: dt.datetime | None = None
+    jwt_key_id: str = msgspec.field(name="jwtKeyID", default="")
+    conditions: tuple[Condition, ...] = ()
+
+
+class StagePolicy(View, frozen=True, tag_field="kind", tag="StagePolicy"):
+    """One stage, for example `sandbox`."""
+
+    metadata: Metadata
+    spec: StagePolicySpec
+    status: StagePolicyStatus = StagePolicyStatus()
+
+    @property
+    def key(self) -> Key:
+        """The stage's key in the store."""
+        return Key("StagePolicy", "", self.metadata.name)
+
+    @property
+    def name(self) -> str:
+        """The stage's name."""
+        return self.metadata.name

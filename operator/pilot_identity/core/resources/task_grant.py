@@ -1,0 +1,152 @@
+"""`TaskGrant`: a piece of a pilot's reach, for one task, for a short time."""
+
+from __future__ import annotations
+
+import datetime as dt
+from enum import StrEnum
+
+from pilot_identity.core.resources.conditions import Condition
+from pilot_identity.core.resources.credential import CredentialStatus
+from pilot_identity.core.resources.durations import Duration
+from pilot_identity.core.resources.metadata import Key, Metadata, View
+
+
+class Phase(StrEnum):
+    """Where a grant is in its life; the last four are terminal and final."""
+
+    PENDING = "Pending"
+    AWAITING_APPROVAL = "AwaitingApproval"
+    ACTIVE = "Active"
+    CLOSING = "Closing"
+    COMPLETED = "Completed"
+    EXPIRED = "Expired"
+    REVOKED = "Revoked"
+    DENIED = "Denied"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether nothing follows."""
+        return self in {Phase.COMPLETED, Phase.EXPIRED, Phase.REVOKED, Phase.DENIED}
+
+
+class Task(View, frozen=True):
+    """What the access is for."""
+
+    id: str
+    description: str = ""
+
+
+class AskedAccess(View, frozen=True):
+    """One of the pilot's access entries by name, narrowed where actions or resources are given."""
+
+    name: str
+    actions: tuple[str, ...] = ()
+    resources: tuple[str, ...] = ()
+
+
+class Revocation(View, frozen=True):
+    """The word that ends a grant."""
+
+    reason: str
+    by: str = ""
+
+
+class TaskGrantSpec(View, frozen=True):
+    """What was asked; immutable but for `completed` and `revoke`."""
+
+    pilot: str
+    task: Task
+    access: tuple[AskedAccess, ...]
+    requested_by: str = ""
+    duration: Duration = Duration(minutes=15)
+    audience: tuple[str, ...] = ()
+    parent: str = ""
+    certificate_request: str = ""
+    secret_name: str = ""
+    emergency: bool = False
+    completed: bool = False
+    revoke: Revocation | None = None
+
+
+class IssuedToken(View, frozen=True):
+    """One JWT-SVID of the credential: a token for each audience."""
+
+    audience: str
+    jti: str
+
+
+class GrantCredentialStatus(CredentialStatus, frozen=True):
+    """The credential that stands in the grant's Secret, with its tokens."""
+
+    tokens: tuple[IssuedToken, ...] = ()
+
+
+class CheckResult(View, frozen=True):
+    """What one check of the decision said."""
+
+    name: str
+    passed: bool
+    message: str = ""
+
+
+class DecisionStatus(View, frozen=True):
+    """The decision, complete enough to be made again."""
+
+    allowed: bool
+    reason: str = ""
+    message: str = ""
+    checks: tuple[CheckResult, ...] = ()
+    policy_digest: str = ""
+    pilot_digest: str = ""
+    decided_at: dt.datetime | None = None
+    audit_index: int = -1
+
+
+class ClosureStatus(View, frozen=True):
+    """How and when the grant ended."""
+
+    outcome: str
+    reason: str = ""
+    message: str = ""
+    requested_at: dt.datetime | None = None
+    withdrawn_at: dt.datetime | None = None
+    residual_until: dt.datetime | None = None
+    audit_index: int = -1
+
+
+class TaskGrantStatus(View, frozen=True):
+    """What the operator says. Only the operator may write it, so it is believed."""
+
+    observed_generation: int = 0
+    phase: Phase = Phase.PENDING
+    decision: DecisionStatus | None = None
+    credential: GrantCredentialStatus | None = None
+    issuances: int = 0
+    stage: str = ""
+    issued_at: dt.datetime | None = None
+    expires_at: dt.datetime | None = None
+    closure: ClosureStatus | None = None
+    conditions: tuple[Condition, ...] = ()
+
+
+class TaskGrant(View, frozen=True, tag_field="kind", tag="TaskGrant"):
+    """One grant."""
+
+    metadata: Metadata
+    spec: TaskGrantSpec
+    status: TaskGrantStatus = TaskGrantStatus()
+
+    @property
+    def key(self) -> Key:
+        """The grant's key in the store."""
+        return Key("TaskGrant", self.metadata.namespace, self.metadata.name)
+
+    @property
+    def pilot_key(self) -> Key:
+        """The key of the pilot that the grant names."""
+        return Key("PilotIdentity", self.metadata.namespace, self.spec.pilot)
+
+    @property
+    def secret(self) -> str:
+        """The name of the grant's Secret, known before the Secret is there."""
+        return self.spec.secret_name or self.metadata.name
