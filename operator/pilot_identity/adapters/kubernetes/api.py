@@ -1,0 +1,183 @@
+"""The client: one request at a time to the API server, bounded in time and number, errors translated once.
+
+TLS, proxies and connection pooling are the official client's (`kubernetes.aio`); bodies are plain JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlencode
+
+import aiohttp
+import msgspec
+from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.client.rest import RESTClientObject
+
+from pilot_identity import __version__
+from pilot_identity.adapters.kubernetes.login import Login
+from pilot_identity.ports import Conflict, PortError, Refused, Unavailable
+
+MERGE_PATCH = "application/merge-patch+json"
+CONCURRENCY = 32
+"""Requests in flight: more only queue inside the API server, where we could not put a revocation first."""
+REQUEST_SECONDS = 10.0
+TOKEN_SECONDS = 60.0
+PAGE = 500
+USER_AGENT = f"pilot-identity/{__version__}"
+"""What is before the slash is the manager's name in an object's managedFields."""
+
+
+class NotFound(PortError):  # noqa: N818 - as in `ports`
+    """There is no such object."""
+
+
+class Invalid(PortError):  # noqa: N818
+    """The API server's validation, or an admission policy, refuses this content."""
+
+
+class _Rest(RESTClientObject):
+    """The official client's transport; its documented factory hook gives us the session that it would use."""
+
+    def open(self) -> aiohttp.ClientSession:
+        session: aiohttp.ClientSession = self._create_pool_manager()
+        return session
+
+
+class Api:
+    """Speaks JSON to the API server as the operator's own account."""
+
+    def __init__(self, login: Login, *, concurrency: int = CONCURRENCY) -> None:
+        self._login = login
+        configuration = Configuration(host=login.server)
+        configuration.ssl_ca_cert = login.ca_file or None
+        configuration.cert_file = login.certificate_file or None
+        configuration.key_file = login.key_file or None
+        configuration.connection_pool_maxsize = concurrency + 8
+        # With it aiohttp reads ~/.netrc and the proxy variables in a thread for every single request.
+        configuration.client_session_kwargs = {"trust_env": False}
+        self._rest = _Rest(configuration)
+        self._session = self._rest.open()
+        self._slots = asyncio.Semaphore(concurrency)
+        self._token = ""
+        self._token_read_at = float("-inf")
+        self._encoder = msgspec.json.Encoder()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._session.close()
+
+    async def get(self, path: str) -> Any:
+        """Read an object."""
+        return await self.call("GET", path)
+
+    async def create(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Create an object; raises `Conflict` where one of that name exists."""
+        return await self.call("POST", path, body)
+
+    async def replace(self, path: str, body: Mapping[str, Any], *, dry_run: bool = False) -> Any:
+        """Replace an object."""
+        return await self.call("PUT", path, body, query={"dryRun": "All"} if dry_run else None)
+
+    async def patch(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Merge `body` into an object (RFC 7386)."""
+        return await self.call("PATCH", path, body, content_type=MERGE_PATCH)
+
+    async def delete(self, path: str, *, uid: str = "") -> Any:
+        """Delete an object, if it is the one with that UID."""
+        body = {"preconditions": {"uid": uid}} if uid else None
+        return await self.call("DELETE", path, body)
+
+    async def pages(self, path: str, *, label_selector: str = "") -> AsyncIterator[dict[str, Any]]:
+        """Yield a collection's items, page by page; raises `Conflict` where a page's snapshot is gone."""
+        query = {"limit": str(PAGE)}
+        if label_selector:
+            query["labelSelector"] = label_selector
+        while True:
+            page = await self.call("GET", path, query=query)
+            for item in page["items"]:
+                yield item
+            token = page["metadata"].get("continue")
+            if not token:
+                return
+            query["continue"] = token
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+    ) -> Any:
+        """Make one request and return the decoded answer.
+
+        Raises:
+            NotFound, Conflict, Invalid, Refused, Unavailable: by what the API server answered.
+        """
+        headers = {"Content-Type": content_type, "Accept": "application/json", "User-Agent": USER_AGENT}
+        token = self._bearer()
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        url = f"{self._login.server}{path}"
+        if query:
+            url = f"{url}?{urlencode(query)}"
+        data = self._encoder.encode(body) if body is not None else None
+        async with self._slots:
+            try:
+                async with (
+                    asyncio.timeout(REQUEST_SECONDS),
+                    self._session.request(method, url, data=data, headers=headers) as response,
+                ):
+                    content = await response.read()
+                    status = response.status
+            except TimeoutError as error:
+                raise Unavailable(f"{method} {path}: no answer within {REQUEST_SECONDS:.0f} s") from error
+            except aiohttp.ClientError as error:
+                raise Unavailable(f"{method} {path}: {error}") from error
+        if status >= HTTPStatus.BAD_REQUEST:
+            raise _translate(status, content, f"{method} {path}")
+        try:
+            return msgspec.json.decode(content)
+        except msgspec.DecodeError as error:
+            raise Unavailable(f"{method} {path}: {status} with an answer that is no JSON: {error}") from error
+
+    def _bearer(self) -> str:
+        now = time.monotonic()
+        if now - self._token_read_at > TOKEN_SECONDS:
+            self._token, self._token_read_at = self._login.token(), now
+        return self._token
+
+
+_ERRORS: Mapping[int, type[PortError]] = {
+    HTTPStatus.NOT_FOUND: NotFound,
+    HTTPStatus.CONFLICT: Conflict,
+    HTTPStatus.UNPROCESSABLE_ENTITY: Invalid,
+    HTTPStatus.UNAUTHORIZED: Refused,
+    HTTPStatus.FORBIDDEN: Refused,
+}
+
+
+def _translate(status: int, content: bytes, request: str) -> PortError:
+    """Turn an error answer into one of ours; the API server's messages never contain what we sent."""
+    try:
+        message = str(msgspec.json.decode(content).get("message", ""))[:512]
+    except (msgspec.DecodeError, AttributeError):
+        message = "no explanation"
+    kind = _ERRORS.get(status)
+    if kind is None:
+        kind = (
+            Unavailable if status >= HTTPStatus.INTERNAL_SERVER_ERROR else _CLIENT_ERRORS.get(status, Refused)
+        )
+    return kind(f"{request}: {status}: {message}")
+
+
+_CLIENT_ERRORS: Mapping[int, type[PortError]] = {
+    HTTPStatus.TOO_MANY_REQUESTS: Unavailable,
+    HTTPStatus.REQUEST_TIMEOUT: Unavailable,
+    HTTPStatus.GONE: Conflict,
+}

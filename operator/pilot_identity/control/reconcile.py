@@ -1,0 +1,155 @@
+"""Reconcile: one pass for one key, and the workers that make passes."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import logging
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pilot_identity.control.apply import Applier
+from pilot_identity.control.deadlines import Deadlines
+from pilot_identity.control.gather import Gatherer
+from pilot_identity.control.queue import Priority, WorkQueue
+from pilot_identity.control.store import Store
+from pilot_identity.core.decisions.fresh import Moment
+from pilot_identity.core.decisions.grants import decide_grant
+from pilot_identity.core.decisions.pilots import decide_pilot
+from pilot_identity.core.decisions.plan import Plan
+from pilot_identity.core.decisions.stages import decide_stage
+from pilot_identity.core.resources import Approval, Phase, PilotIdentity, Resource, StagePolicy, TaskGrant
+from pilot_identity.core.resources.metadata import Key
+from pilot_identity.ports import AlreadyRecorded, Clock, Conflict, PortError
+
+log = logging.getLogger(__name__)
+
+_SERIAL_BITS = 159
+"""RFC 5280 §4.1.2.2: at most 20 octets, and positive."""
+
+
+def draw_moment(now: dt.datetime) -> Moment:
+    """Draw the randomness that one decision may use."""
+    return Moment(
+        now=now,
+        nonce=secrets.token_hex(16),
+        serial=secrets.randbits(_SERIAL_BITS) | 1,
+        jitter=secrets.randbelow(1 << 20) / (1 << 20),
+    )
+
+
+def priority_of(resource: Resource | None, pilot: PilotIdentity | None, now: dt.datetime) -> Priority:
+    """How urgent a pass for an object is, by what can be seen of it and of a grant's pilot.
+
+    After a restart every object wants a pass: those that only want to be looked at go last.
+    """
+    match resource:
+        case TaskGrant():
+            return _priority_of_grant(resource, pilot, now)
+        case PilotIdentity() if resource.metadata.is_deleting or resource.spec.suspend:
+            return Priority.REVOKE
+        case PilotIdentity() if resource.status.credential is not None:
+            return Priority.RENEW
+        case _:
+            return Priority.ISSUE
+
+
+def _priority_of_grant(grant: TaskGrant, pilot: PilotIdentity | None, now: dt.datetime) -> Priority:
+    if grant.metadata.is_deleting:
+        return Priority.REVOKE
+    if grant.status.phase.is_terminal:
+        return Priority.DRIFT
+    if grant.spec.revoke is not None or grant.spec.completed:
+        return Priority.REVOKE
+    if grant.status.phase is not Phase.ACTIVE:
+        return Priority.ISSUE
+    if _is_cut(pilot):
+        return Priority.REVOKE
+    is_due = grant.status.expires_at is None or grant.status.expires_at <= now
+    return Priority.EXPIRE if is_due else Priority.RENEW
+
+
+def _is_cut(pilot: PilotIdentity | None) -> bool:
+    """Whether a pilot's active grants are to end at once."""
+    return pilot is None or pilot.spec.suspend or pilot.metadata.is_deleting
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciler:
+    """Makes passes: gather, decide, apply."""
+
+    store: Store
+    queue: WorkQueue
+    deadlines: Deadlines
+    gatherer: Gatherer
+    applier: Applier
+    clock: Clock
+
+    def mark(self, keys: Iterable[Key]) -> None:
+        """Mark keys dirty, each as urgent as its object looks."""
+        now = self.clock()
+        for key in keys:
+            resource = self.store.get(key)
+            pilot = self.store.pilot(resource.pilot_key) if isinstance(resource, TaskGrant) else None
+            self.queue.add(key, priority_of(resource, pilot, now))
+
+    async def work(self) -> None:
+        """Make passes for ever, one at a time; several workers share the queue."""
+        while True:
+            key = await self.queue.take()
+            await self._pass(key)
+
+    async def _pass(self, key: Key) -> None:
+        try:
+            await self.reconcile(key)
+        except (Conflict, AlreadyRecorded) as error:
+            # The world is not as observed: look again soon. Not an error, so that a person's log stays calm.
+            log.debug("%s: looks again: %s", key, error, extra={"object": str(key)})
+            self._retry(key)
+        except PortError as error:
+            log.warning("%s: tries again: %s", key, error, extra={"object": str(key)})
+            self._retry(key)
+        except Exception:
+            # A defect must not stop the workers that withdraw other objects' access.
+            log.exception("%s: a pass failed", key, extra={"object": str(key)})
+            self._retry(key)
+        else:
+            self.queue.done(key)
+
+    def _retry(self, key: Key) -> None:
+        delay = self.queue.failed(key)
+        asyncio.get_running_loop().call_later(delay, self.mark, [key])
+
+    async def reconcile(self, key: Key) -> None:
+        """Make one pass for a key.
+
+        Raises:
+            PortError: something outside did not do what was asked; the pass is to be made again.
+        """
+        resource = self.store.get(key)
+        if resource is None:
+            self.deadlines.set(key, None)
+            return
+        moment = draw_moment(self.clock())
+        plan = await self._decide(resource, moment)
+        if (
+            isinstance(resource, TaskGrant)
+            and plan.release is not None
+            and resource.status.credential is None
+        ):
+            self.store.note_issuing(resource, moment.now)
+        self.mark(await self.applier.apply(resource, plan))
+        self.deadlines.set(key, plan.recheck_at)
+
+    async def _decide(self, resource: Resource, moment: Moment) -> Plan:
+        match resource:
+            case TaskGrant():
+                return decide_grant(await self.gatherer.grant(resource, moment.now), moment)
+            case PilotIdentity():
+                return decide_pilot(await self.gatherer.pilot(resource), moment)
+            case StagePolicy():
+                return decide_stage(await self.gatherer.stage(resource, moment.now), moment)
+            case Approval():
+                # Nothing counts approvals yet; a stage that asks for them issues nothing.
+                return Plan()

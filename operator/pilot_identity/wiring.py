@@ -1,0 +1,275 @@
+"""Wiring: puts the parts together and runs them. It alone knows everyone.
+
+```
+Kopf's watches ─► Intake ─► Store ─► WorkQueue ─► workers: gather → decide → apply ─► API server
+                                        ▲                              │
+                                    Deadlines ◄────────────────────────┘
+```
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import logging
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import kopf
+
+from pilot_identity.adapters.audit_log import ConfigMapLog
+from pilot_identity.adapters.issuer import ISSUERS
+from pilot_identity.adapters.keys import KeySecrets, log_signer
+from pilot_identity.adapters.kubernetes.api import Api
+from pilot_identity.adapters.kubernetes.cluster import KubernetesCluster
+from pilot_identity.adapters.kubernetes.leases import KubernetesLease
+from pilot_identity.adapters.kubernetes.login import Login, find_login
+from pilot_identity.adapters.kubernetes.recorder import EventRecorder
+from pilot_identity.control.apply import Applier
+from pilot_identity.control.deadlines import Deadlines
+from pilot_identity.control.elector import Elector, LostLeadershipError
+from pilot_identity.control.gather import Gatherer
+from pilot_identity.control.queue import WorkQueue
+from pilot_identity.control.reconcile import Reconciler
+from pilot_identity.control.store import Store
+from pilot_identity.control.sweep import Sweeper
+from pilot_identity.core.audit.entries import Entry, EntryType
+from pilot_identity.core.resources import Resource
+from pilot_identity.core.resources.metadata import Key
+from pilot_identity.endpoints import figures, probes
+from pilot_identity.handlers import watching
+
+log = logging.getLogger(__name__)
+
+WORKERS = 24
+"""Passes side by side; below the client's slots, so that Events and the log always find one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to run.
+
+    Attributes:
+        operator_namespace: where keys, log and Lease are.
+        identity: this replica's name, the pod's.
+        namespaces: which to watch; none is all.
+        http_port: for probes and metrics; 0 lets the system choose.
+        issuer: a row of `adapters.issuer.ISSUERS`.
+    """
+
+    operator_namespace: str
+    identity: str
+    namespaces: tuple[str, ...] = ()
+    http_port: int = 8080
+    issuer: str = "secret"
+
+
+def utc_now() -> dt.datetime:
+    """The clock: aware, UTC, milliseconds, which is what entries and statuses tell."""
+    now = dt.datetime.now(dt.UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+@dataclass(slots=True)
+class Intake:
+    """Takes what the watches see into the store; before this replica leads, nothing is queued."""
+
+    store: Store
+    reconciler: Reconciler
+    sweeper: Sweeper
+    leads: bool = False
+
+    def seen(self, resource: Resource) -> None:
+        """An object as it is now."""
+        self._mark(self.store.put(resource))
+
+    def gone(self, key: Key, version: int) -> None:
+        """An object was deleted."""
+        self._mark(self.store.drop(key, version=version))
+
+    def listed_again(self) -> None:
+        """A watch had to list anew."""
+        if self.leads:
+            self.sweeper.ask()
+
+    def _mark(self, keys: frozenset[Key]) -> None:
+        if self.leads:
+            self.reconciler.mark(keys)
+
+
+@dataclass(slots=True)
+class Operator:
+    """One replica, put together."""
+
+    options: Options
+    login: Login
+    api: Api
+    store: Store = field(default_factory=Store)
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    watch: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self) -> None:
+        """Run until stopped.
+
+        Raises:
+            LostLeadershipError: another replica leads now; this process must end.
+        """
+        # The log's signer is needed only by the leader, but that it can be had is known at once.
+        signer = await log_signer(self.api, self.options.operator_namespace, secrets.token_hex(8))
+        audit_log = ConfigMapLog(self.api, self.options.operator_namespace, signer)
+        recorder = EventRecorder(self.api, utc_now, self.options.identity)
+        queue = WorkQueue()
+        deadlines = Deadlines(utc_now, lambda key: reconciler.mark([key]))
+        cluster = KubernetesCluster(self.api, self.options.namespaces)
+        issuer = ISSUERS[self.options.issuer](KeySecrets(self.api, self.options.operator_namespace), utc_now)
+        reconciler = Reconciler(
+            self.store,
+            queue,
+            deadlines,
+            Gatherer(self.store, cluster, issuer, audit_log),
+            Applier(self.store, cluster, issuer, audit_log, recorder),
+            utc_now,
+        )
+        sweeper = Sweeper(self.store, cluster, reconciler, audit_log)
+        intake = Intake(self.store, reconciler, sweeper)
+        lease = KubernetesLease(self.api, self.options.operator_namespace)
+        elector = Elector(lease, self.options.identity, utc_now)
+        metrics = figures.collect(
+            {
+                "pilot_identity_leader": ("1 where this replica leads.", lambda: float(intake.leads)),
+                "pilot_identity_objects": ("Objects watched.", lambda: float(len(self.store))),
+                "pilot_identity_queue_length": ("Objects that wait for a pass.", lambda: float(len(queue))),
+                "pilot_identity_deadlines": ("Objects with a deadline.", lambda: float(len(deadlines))),
+                "pilot_identity_log_entries": ("Entries in the audit log.", lambda: float(audit_log.size)),
+                "pilot_identity_log_groups_total": (
+                    "Groups written to the audit log.",
+                    lambda: float(audit_log.groups_written),
+                ),
+                "pilot_identity_events_waiting": (
+                    "Kubernetes Events that wait to be sent.",
+                    lambda: float(recorder.waiting),
+                ),
+                "pilot_identity_events_dropped_total": (
+                    "Kubernetes Events that were not sent.",
+                    lambda: float(recorder.dropped),
+                ),
+            }
+        )
+        # Made before Kopf starts: on its way out Kopf cancels every task that is younger than itself.
+        leading = asyncio.create_task(
+            self._lead(elector, audit_log, sweeper, intake, recorder), name="leading"
+        )
+        leading.add_done_callback(lambda _: self._end())
+        async with probes.serve(self.options.http_port, is_ready=self.ready.is_set, metrics=metrics) as port:
+            log.info("serves probes and metrics on port %d", port)
+            try:
+                await self._watch(intake)
+            finally:
+                leading.cancel()
+                await asyncio.gather(leading, return_exceptions=True)
+                await elector.release()
+        if not leading.cancelled() and (error := leading.exception()) is not None:
+            raise error
+
+    def _stand_by(self) -> None:
+        self.ready.set()
+        self.watch.set()
+
+    def _end(self) -> None:
+        self.stop.set()
+        self.watch.set()
+
+    async def _watch(self, intake: Intake) -> None:
+        # A leader sweeps first: two listings of ten thousand objects at once would double the wait for both.
+        await self.watch.wait()
+        namespaces = self.options.namespaces
+        await kopf.operator(
+            registry=watching.registry(intake, self._kopf_login),
+            settings=watching.settings(),
+            clusterwide=not namespaces,
+            namespaces=namespaces,
+            stop_flag=self.stop,
+            standalone=True,
+        )
+
+    def _kopf_login(self) -> kopf.ConnectionInfo:
+        return kopf.ConnectionInfo(
+            server=self.login.server,
+            ca_path=self.login.ca_file or None,
+            token=self.login.token() or None,
+            certificate_path=self.login.certificate_file or None,
+            private_key_path=self.login.key_file or None,
+            expiration=watching.expiration(),
+        )
+
+    async def _lead(
+        self,
+        elector: Elector,
+        audit_log: ConfigMapLog,
+        sweeper: Sweeper,
+        intake: Intake,
+        recorder: EventRecorder,
+    ) -> None:
+        """Wait for the lease, read the log, sweep, then work until the lease is lost."""
+        reconciler = sweeper.reconciler
+        # A replica that waits for another is as ready as it can be.
+        await elector.acquire(on_wait=self._stand_by)
+        self.ready.clear()
+        with _first_error():
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(elector.keep(), name="lease")
+                await audit_log.open()
+                tasks.create_task(audit_log.run(), name="audit log")
+                tasks.create_task(recorder.run(), name="events")
+                if audit_log.size == 0:
+                    await audit_log.commit([_log_started(self.options)])
+                intake.leads = True
+                await sweeper.sweep_through()
+                self.ready.set()
+                self.watch.set()
+                log.info("works on %d objects", len(self.store))
+                tasks.create_task(sweeper.run(), name="sweep")
+                tasks.create_task(reconciler.deadlines.run(), name="deadlines")
+                for number in range(WORKERS):
+                    tasks.create_task(reconciler.work(), name=f"worker {number}")
+
+
+@contextmanager
+def _first_error() -> Iterator[None]:
+    """Raise the first error of a group by itself: what ended the process is one thing."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from group
+
+
+def _log_started(options: Options) -> Entry:
+    return Entry(
+        id="log/started",
+        type=EntryType.LOG_STARTED,
+        subject=f"Namespace {options.operator_namespace}",
+        subject_uid="log",
+        time=utc_now(),
+        data={"operator": options.identity},
+    )
+
+
+async def run(options: Options) -> None:
+    """Run one replica until it is stopped.
+
+    Raises:
+        LoginError: there is no API server to talk to.
+        LostLeadershipError: another replica leads now.
+    """
+    login = find_login()
+    api = Api(login)
+    try:
+        await Operator(options, login, api).run()
+    finally:
+        await api.close()
+
+
+__all__ = ["LostLeadershipError", "Options", "run"]
