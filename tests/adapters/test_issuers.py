@@ -1,0 +1,178 @@
+"""The contract of every issuer in the table."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from collections.abc import Mapping
+
+import jwt
+import pytest
+from cryptography import x509
+
+from pilot_identity.adapters.issuer import ISSUERS, StageKeys
+from pilot_identity.adapters.keys import KeySecrets
+from pilot_identity.core.audit.entries import Entry
+from pilot_identity.core.decisions.plan import CredentialOrder, KeyOrder, Owner, TokenOrder
+from pilot_identity.core.resources.metadata import Key
+from pilot_identity.core.spiffe import keys
+from pilot_identity.core.spiffe.ids import SpiffeId, TrustDomain
+from pilot_identity.ports import Issuer, Unavailable
+from tests.fakes.clock import START, SetClock
+from tests.fakes.server import HOME, FakeApi, FakeServer
+
+MINUTE = dt.timedelta(minutes=1)
+ID = SpiffeId.parse("spiffe://sandbox.example.org/ns/team-a/pilot/triage/task/task-1")
+
+pytestmark = pytest.mark.parametrize("name", sorted(ISSUERS))
+
+
+def issuer(name: str, server: FakeServer) -> Issuer:
+    """A row of the table, as a fresh process has it."""
+    return ISSUERS[name](KeySecrets(FakeApi(server), HOME), server.clock)
+
+
+def key_order(stage: str = "sandbox") -> KeyOrder:
+    """Keys of a stage for a day."""
+
+    def announce(_: Mapping[str, str]) -> Entry:
+        raise AssertionError("an issuer announces nothing itself")
+
+    return KeyOrder(
+        Owner(Key("StagePolicy", "", stage), "uid-1"),
+        stage,
+        TrustDomain.parse(f"{stage}.example.org"),
+        START - MINUTE,
+        START + dt.timedelta(days=1),
+        announce,
+    )
+
+
+def order(*tokens: TokenOrder) -> CredentialOrder:
+    """A task's credential for a minute."""
+    return CredentialOrder("one", "sandbox", ID, 0xABC, START, START + MINUTE, tokens)
+
+
+def token(file: str, audience: str, token_id: str) -> TokenOrder:
+    """One token."""
+    return TokenOrder(file, audience, token_id, START + MINUTE, {"authorization_details": []})
+
+
+async def ready(name: str, server: FakeServer) -> Issuer:
+    """An issuer that has the sandbox's keys."""
+    made = issuer(name, server)
+    made.draw_keys(key_order())
+    await made.store_keys(key_order())
+    assert await made.facts("sandbox") is not None
+    return made
+
+
+async def test_a_stage_has_no_keys_until_they_are_stored(name: str) -> None:
+    """Drawn keys are in memory only; stored, they are what was announced, for any process."""
+    server = FakeServer(SetClock())
+    made = issuer(name, server)
+    assert await made.facts("sandbox") is None
+    announced = made.draw_keys(key_order())
+    assert await made.facts("sandbox") is None
+    await made.store_keys(key_order())
+    for process in (made, issuer(name, server)):
+        facts = await process.facts("sandbox")
+        assert facts is not None
+        assert (facts.trust_domain, facts.jwt_key_id) == ("sandbox.example.org", announced["jwtKeyID"])
+        assert facts.not_after == START + dt.timedelta(days=1)
+
+
+async def test_keys_that_another_process_stored_first_win(name: str) -> None:
+    """Both go on with the same."""
+    server = FakeServer(SetClock())
+    one, two = issuer(name, server), issuer(name, server)
+    first = one.draw_keys(key_order())
+    two.draw_keys(key_order())
+    await one.store_keys(key_order())
+    await two.store_keys(key_order())
+    for process in (one, two):
+        facts = await process.facts("sandbox")
+        assert facts is not None
+        assert facts.jwt_key_id == first["jwtKeyID"]
+    assert one.bundle("sandbox") == two.bundle("sandbox")
+
+
+async def test_stages_share_no_key(name: str) -> None:
+    """Promise 5."""
+    server = FakeServer(SetClock())
+    made = await ready(name, server)
+    made.draw_keys(key_order("pilot"))
+    await made.store_keys(key_order("pilot"))
+    sandbox, pilot = await made.facts("sandbox"), await made.facts("pilot")
+    assert sandbox is not None
+    assert pilot is not None
+    assert sandbox.jwt_key_id != pilot.jwt_key_id
+    assert made.bundle("sandbox")["bundle.pem"] != made.bundle("pilot")["bundle.pem"]
+
+
+async def test_what_is_signed_is_what_was_ordered(name: str) -> None:
+    """Certificate, key, token and bundle belong together, and end when they were to end."""
+    server = FakeServer(SetClock())
+    made = await ready(name, server)
+    signed = made.sign(order(token("token.jwt", "https://tickets.example.org", "one.0")))
+    certificate = x509.load_pem_x509_certificate(signed.files["tls.crt"])
+    private_key = keys.parse_private_key_pem(signed.files["tls.key"])
+    assert certificate.public_key() == private_key.public_key()
+    assert keys.spki_sha256(private_key.public_key()) == signed.public_key_sha256
+    assert (certificate.serial_number, certificate.not_valid_after_utc) == (0xABC, START + MINUTE)
+    authority = x509.load_pem_x509_certificate(signed.files["bundle.pem"])
+    certificate.verify_directly_issued_by(authority)
+    claims = jwt.decode(signed.files["token.jwt"], options={"verify_signature": False})
+    assert (claims["sub"], claims["aud"], claims["jti"]) == (ID.uri, "https://tickets.example.org", "one.0")
+    assert claims["exp"] == int((START + MINUTE).timestamp())
+    assert set(claims["cnf"]) == {"x5t#S256"}
+    assert dict(made.bundle("sandbox")) == {
+        file: signed.files[file].decode() for file in ("bundle.pem", "bundle.json")
+    }
+
+
+async def test_a_token_that_goes_to_two_files_is_one_token(name: str) -> None:
+    """One id, one signature."""
+    server = FakeServer(SetClock())
+    made = await ready(name, server)
+    signed = made.sign(
+        order(token("a.jwt", "x", "one.0"), token("b.jwt", "x", "one.0"), token("c.jwt", "y", "one.1"))
+    )
+    assert signed.files["a.jwt"] == signed.files["b.jwt"] != signed.files["c.jwt"]
+
+
+async def test_each_credential_has_a_key_of_its_own(name: str) -> None:
+    """A renewal is a new key."""
+    made = await ready(name, FakeServer(SetClock()))
+    assert made.sign(order()).files["tls.key"] != made.sign(order()).files["tls.key"]
+
+
+async def test_without_keys_nothing_is_signed(name: str) -> None:
+    """It is tried again later."""
+    with pytest.raises(Unavailable, match="not loaded"):
+        issuer(name, FakeServer(SetClock())).sign(order())
+
+
+async def test_no_key_is_ever_shown(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither in a text form nor in the log."""
+    server = FakeServer(SetClock())
+    with caplog.at_level(logging.DEBUG):
+        made = await ready(name, server)
+        signed = made.sign(order(token("token.jwt", "x", "one.0")))
+        shown = f"{made!r} {signed!r} {signed} {vars(made)!r}"
+    for text in (shown, caplog.text):
+        assert "PRIVATE" not in text
+        assert signed.files["token.jwt"].decode() not in text
+
+
+async def test_stored_keys_are_read_back_as_they_were(name: str) -> None:
+    """Format and parse are inverses, and the Secret is typed and immutable."""
+    server = FakeServer(SetClock())
+    await ready(name, server)
+    (secret,) = server.all("secrets")
+    assert (secret["type"], secret["immutable"]) == ("pilotidentity.dev/stage-keys", True)
+    files = await KeySecrets(FakeApi(server), HOME).read(secret["metadata"]["name"])
+    assert files is not None
+    stored = StageKeys.from_files(files)
+    assert stored.files() == files
+    assert repr(stored) == "StageKeys(sandbox.example.org)"

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import pytest
+
+from pilot_identity.control.store import Store
+from pilot_identity.core.decisions.grants import RATE_WINDOW
+from pilot_identity.core.resources import PilotIdentity, Resource, StagePolicy, TaskGrant
+from pilot_identity.core.resources.metadata import Key
+from pilot_identity.core.resources.parsing import parse
+from tests.fakes import manifests
+from tests.fakes.clock import START
+
+STAGE = Key("StagePolicy", "", "sandbox")
+OTHER_STAGE = Key("StagePolicy", "", "production")
+PILOT = Key("PilotIdentity", "team-a", "triage")
+SHARER = Key("PilotIdentity", "team-a", "sharer")
+ACTIVE, WAITING, ENDED = (Key("TaskGrant", "team-a", name) for name in ("active", "waiting", "ended"))
+READY = {
+    "type": "Ready",
+    "status": "True",
+    "reason": "KeysReady",
+    "message": "",
+    "lastTransitionTime": "2026-06-01T12:00:00Z",
+}
+
+
+def seen(body: dict[str, Any], version: int, *, uid: str = "", **status: Any) -> Resource:
+    """An object as the watch tells it."""
+    name = body["metadata"]["name"]
+    metadata = {
+        **body["metadata"],
+        "uid": uid or f"uid-{name}",
+        "resourceVersion": str(version),
+        "generation": 1,
+    }
+    return parse({**body, "metadata": metadata, "status": status})
+
+
+def grant(name: str, version: int, phase: str = "Pending", **spec: Any) -> TaskGrant:
+    """A grant in a phase."""
+    found = seen(manifests.grant(name, **spec), version, phase=phase)
+    assert isinstance(found, TaskGrant)
+    return found
+
+
+def pilot(name: str, version: int, **rest: Any) -> PilotIdentity:
+    """A pilot whose workload is the account `shared`."""
+    body = manifests.pilot(name, workload={"serviceAccountName": rest.pop("account", "shared")})
+    body["spec"].update(rest.pop("spec", {}))
+    found = seen(body, version, **rest)
+    assert isinstance(found, PilotIdentity)
+    return found
+
+
+@pytest.fixture
+def store() -> Store:
+    """Two stages, two pilots that share an account, and a grant of each sort."""
+    filled = Store()
+    for resource in (
+        seen(manifests.stage(), 1),
+        seen(manifests.stage("production", rank=9), 2),
+        pilot("triage", 3),
+        pilot("sharer", 4),
+        grant("active", 5, "Active"),
+        grant("waiting", 6),
+        grant("ended", 7, "Expired"),
+    ):
+        filled.put(resource)
+    return filled
+
+
+def test_a_newer_version_replaces_an_older_never_the_reverse(store: Store) -> None:
+    """Events and list pages may arrive in any order."""
+    newer = grant("active", 20, "Expired")
+    assert store.put(newer)
+    for stale in (5, 19, 20):
+        assert store.put(grant("active", stale, "Active")) == frozenset()
+    assert store.get(ACTIVE) == newer
+
+
+def test_a_deletion_that_is_older_than_what_is_held_is_passed_over(store: Store) -> None:
+    """An object that was made anew under the same name is not lost to the first one's deletion."""
+    again = seen(manifests.grant("active"), 30, uid="another")
+    store.put(again)
+    assert store.drop(ACTIVE, version=29) == frozenset()
+    assert store.get(ACTIVE) == again
+    assert ACTIVE in store.drop(ACTIVE, version=30)
+    assert store.get(ACTIVE) is None
+
+
+def test_what_was_deleted_does_not_come_back_with_an_older_version(store: Store) -> None:
+    """A page of a list, or our own write's answer, may arrive after the deletion that came later."""
+    store.drop(PILOT, version=50)
+    assert store.put(pilot("triage", 49)) == frozenset()
+    assert store.get(PILOT) is None
+
+
+def test_a_name_that_was_deleted_can_be_used_again(store: Store) -> None:
+    """What comes after the deletion is another object."""
+    store.drop(PILOT, version=50)
+    again = pilot("triage", 51, uid="another")
+    assert PILOT in store.put(again)
+    assert store.pilot(PILOT) == again
+
+
+def test_an_unknown_object_can_be_dropped(store: Store) -> None:
+    """A deletion of what was never seen marks nothing."""
+    assert store.drop(Key("TaskGrant", "team-a", "unknown"), version=99) == frozenset()
+
+
+def test_the_indexes_follow_an_object_through_its_life(store: Store) -> None:
+    """Grants count while they are open, accounts and bundles while their pilot is there."""
+    triage, waiting = pilot("triage", 3), grant("waiting", 6)
+    assert store.open_grants(triage) == 1
+    assert store.active_grants(waiting) == 1
+    assert store.active_grants(grant("active", 5, "Active")) == 0, "a grant does not count itself"
+    store.put(grant("active", 21, "Closing"))
+    assert store.open_grants(triage) == 1
+    store.put(grant("active", 22, "Revoked"))
+    assert (store.open_grants(triage), store.active_grants(waiting)) == (0, 0)
+    assert [found.key for found in store.sharers(triage)] == [SHARER]
+    store.put(pilot("sharer", 23, account="its-own"))
+    assert store.sharers(triage) == ()
+    bundle = {"stage": "sandbox", "configMapName": "pilot-bundle-sandbox", "sequence": 1}
+    store.put(pilot("sharer", 24, bundle=bundle))
+    assert store.neighbours_stages(triage) == {"sandbox"}
+    store.drop(SHARER, version=25)
+    assert (store.sharers(triage), store.neighbours_stages(triage)) == ((), frozenset())
+
+
+def test_keys_and_stages_can_be_told(store: Store) -> None:
+    """By kind, and stages by name; a deleted stage is gone."""
+    assert set(store.keys("TaskGrant")) == {ACTIVE, WAITING, ENDED}
+    assert set(store.stages) == {"sandbox", "production"}
+    store.drop(OTHER_STAGE, version=60)
+    assert set(store.stages) == {"sandbox"}
+    assert len(store) == 6
+    assert store.pilot(ACTIVE) is None
+
+
+def test_issuing_counts_before_the_status_says_so(store: Store) -> None:
+    """Passes side by side see each other, and the rate is counted over one minute."""
+    waiting, other = grant("waiting", 6), grant("other", 61)
+    store.note_issuing(waiting, START)
+    assert store.active_grants(other) == 2
+    assert store.issued_lately(other, START) == (1, START)
+    assert store.issued_lately(other, START + RATE_WINDOW - dt.timedelta(seconds=1)) == (1, START)
+    assert store.issued_lately(other, START + RATE_WINDOW) == (0, None)
+
+
+def test_the_oldest_issue_of_the_last_minute_is_told(store: Store) -> None:
+    """That is when there is room again; a grant does not count itself, however often it is tried."""
+    first, second, other = grant("first", 60), grant("second", 61), grant("other", 62)
+    later = START + dt.timedelta(seconds=20)
+    assert store.issued_lately(other, START) == (0, None)
+    store.note_issuing(first, START)
+    store.note_issuing(second, later)
+    assert store.issued_lately(other, later) == (2, START)
+    assert store.issued_lately(first, later) == (1, later)
+    assert store.issued_lately(second, later) == (1, START)
+    assert store.issued_lately(other, START + RATE_WINDOW) == (1, later)
+    store.note_issuing(second, START + RATE_WINDOW)
+    assert store.issued_lately(other, START + RATE_WINDOW) == (1, START + RATE_WINDOW)
+
+
+FROZEN = seen(manifests.stage(freeze=True), 100)
+assert isinstance(FROZEN, StagePolicy)
+
+DEPENDENTS = [
+    pytest.param(FROZEN, {STAGE, OTHER_STAGE, PILOT, SHARER, ACTIVE, WAITING}, id="a stage that changed"),
+    pytest.param(
+        seen(manifests.stage(), 100, conditions=[READY], observedGeneration=1),
+        {STAGE, OTHER_STAGE, PILOT, SHARER, ACTIVE, WAITING},
+        id="a stage that became ready",
+    ),
+    pytest.param(seen(manifests.stage(), 100, digest="sha256:0"), {STAGE}, id="a stage's digest"),
+    pytest.param(
+        pilot("triage", 100, spec={"suspend": True}), {PILOT, SHARER, ACTIVE, WAITING}, id="a suspended pilot"
+    ),
+    pytest.param(
+        pilot("triage", 100, stage="production"), {PILOT, SHARER, ACTIVE, WAITING}, id="a moved pilot"
+    ),
+    pytest.param(pilot("triage", 100, issuances=7), {PILOT}, id="a pilot that was renewed"),
+    pytest.param(
+        pilot("triage", 100, account="its-own"),
+        {PILOT, SHARER, ACTIVE, WAITING},
+        id="a pilot that gave up an account",
+    ),
+    pytest.param(grant("active", 100, "Expired"), {ACTIVE, PILOT, WAITING}, id="a grant that ended"),
+    pytest.param(grant("waiting", 100, "Active"), {WAITING}, id="a grant that was issued"),
+    pytest.param(grant("ended", 100, "Expired", completed=True), {ENDED}, id="a grant that had ended before"),
+]
+
+
+@pytest.mark.parametrize("change, dirty", DEPENDENTS)
+def test_a_change_marks_those_whose_decision_rests_on_it(
+    store: Store, change: Resource, dirty: set[Key]
+) -> None:
+    """Itself, and whoever reads what changed; nobody else is bothered."""
+    assert store.put(change) == dirty
+
+
+@pytest.mark.parametrize(
+    "key, dirty",
+    [
+        pytest.param(STAGE, {STAGE, OTHER_STAGE, PILOT, SHARER, ACTIVE, WAITING}, id="a stage"),
+        pytest.param(PILOT, {PILOT, SHARER, ACTIVE, WAITING}, id="a pilot"),
+        pytest.param(ACTIVE, {ACTIVE, PILOT, WAITING}, id="an open grant"),
+        pytest.param(ENDED, {ENDED}, id="a grant that ended"),
+    ],
+)
+def test_a_deletion_marks_those_whose_decision_rested_on_it(store: Store, key: Key, dirty: set[Key]) -> None:
+    """As a change does."""
+    assert store.drop(key, version=100) == dirty

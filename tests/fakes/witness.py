@@ -1,0 +1,137 @@
+"""A witness: sees every change as it happens and writes down each promise that it breaks."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter, defaultdict
+from typing import Any
+
+from pilot_identity.core.audit.checkpoint import LogVerifier
+from pilot_identity.core.audit.entries import RecordedEntry, decode_entry
+from pilot_identity.core.audit.groups import Group, follow
+from pilot_identity.core.audit.merkle import Frontier
+from pilot_identity.core.resources.metadata import FINALIZER, GROUP
+from tests.fakes.server import HOME, FakeServer, Object, Place
+
+CREDENTIAL = f"{GROUP}/credential"
+
+
+class Witness:
+    """Watches a server from its beginning.
+
+    Attributes:
+        broken: what went wrong, in the order in which it was seen.
+        released: the ids of the credentials that stood in a Secret, by subject UID and issuance.
+        gone_at: when each credential Secret was deleted, by its owner's UID.
+        grants: each grant as it was last seen, by name.
+    """
+
+    def __init__(self, server: FakeServer) -> None:
+        self._server = server
+        self.broken: list[str] = []
+        self.released: dict[tuple[str, int], set[str]] = defaultdict(set)
+        self.gone_at: dict[str, dt.datetime] = {}
+        self.grants: dict[str, Object] = {}
+        self._decoded: dict[str, list[RecordedEntry]] = {}
+        server.watchers.append(self._see)
+
+    def entries(self) -> list[RecordedEntry]:
+        """Every entry that is durable now."""
+        return [entry for name in sorted(self._decoded) for entry in self._decoded[name]]
+
+    def verify_log(self) -> None:
+        """Follow the stored log from scratch, as a stranger would with its published key."""
+        verifier_map = self._server.find("configmaps", "audit-verifier", HOME)
+        if verifier_map is None:
+            self.broken.append("the log's key is not published")
+            return
+        verifier = LogVerifier.parse(verifier_map["data"]["vkey"])
+        frontier = Frontier()
+        for body in self._server.all("configmaps"):
+            name = body["metadata"]["name"]
+            if name.startswith("audit-group-"):
+                frontier = follow(frontier, Group.from_data(name, body["data"]), verifier)
+        for entry_id, count in Counter(entry.id for entry in self.entries()).items():
+            if count > 1:
+                self.broken.append(f"{entry_id} is in the log {count} times")
+
+    def account_for_announcements(self) -> None:
+        """Each announced credential was released, or the log says that it was not."""
+        released = set().union(*self.released.values()) if self.released else set()
+        entries = self.entries()
+        abandoned = {entry.data["abandoned"]["id"] for entry in entries if "abandoned" in entry.data}
+        for entry in entries:
+            if "credential" not in entry.data:
+                continue
+            identifier = entry.data["credential"]["id"]
+            if (identifier in released) == (identifier in abandoned):
+                told = "and abandoned" if identifier in abandoned else "nor abandoned"
+                self.broken.append(
+                    f"{entry.id} was released {told}".replace("released nor", "neither released nor")
+                )
+
+    def _see(self, place: Place, before: Object | None, after: Object | None) -> None:
+        if place.name.startswith("audit-group-") and after is not None:
+            self._decoded[place.name] = [decode_entry(line) for line in after["data"]["entries"].split("\n")]
+        elif place.plural == "secrets" and place.namespace != HOME:
+            self._see_secret(place, before, after)
+        elif place.plural in {"taskgrants", "pilotidentities"}:
+            self._see_owner(place, before, after)
+
+    def _see_secret(self, place: Place, before: Object | None, after: Object | None) -> None:
+        if after is None:
+            if before is not None and CREDENTIAL in before["metadata"].get("annotations", {}):
+                self.gone_at[_owner(before)] = self._server.clock()
+            return
+        identifier = after["metadata"].get("annotations", {}).get(CREDENTIAL)
+        if identifier is None:
+            return  # someone else's
+        entry = next(
+            (entry for entry in self.entries() if entry.data.get("credential", {}).get("id") == identifier),
+            None,
+        )
+        if entry is None:
+            self.broken.append(f"Secret {place.name} holds {identifier}, which no entry announces")
+            return
+        if entry.subject_uid != _owner(after):
+            self.broken.append(f"Secret {place.name} holds a credential that was announced for another")
+        issued = self.released[entry.subject_uid, entry.data["credential"]["issuance"]]
+        issued.add(identifier)
+        if len(issued) > 1:
+            self.broken.append(f"{entry.id} was released as {sorted(issued)}")
+
+    def _see_owner(self, place: Place, before: Object | None, after: Object | None) -> None:
+        if place.plural == "taskgrants" and after is not None:
+            self.grants[place.name] = after
+        uid = (after or before or {})["metadata"]["uid"]
+        secrets = [body for body in self._server.all("secrets") if uid in _owners(body)]
+        held = [
+            FINALIZER in (body or {"metadata": {}})["metadata"].get("finalizers", ())
+            for body in (before, after)
+        ]
+        if held == [True, False] and secrets:
+            self.broken.append(f"{place.plural}/{place.name} was let go with its Secret still there")
+        status = (after or {}).get("status", {})
+        credential = status.get("credential")
+        if credential is not None:
+            self._see_claim(place, credential)
+        if status.get("closure") and secrets:
+            self.broken.append(f"{place.plural}/{place.name} says it ended with its Secret still there")
+
+    def _see_claim(self, place: Place, credential: dict[str, Any]) -> None:
+        """A status says that a credential is out."""
+        entries = self.entries()
+        index = credential["auditIndex"]
+        found = entries[index].data.get("credential", {}).get("id") if index < len(entries) else None
+        if found != credential["id"]:
+            self.broken.append(f"{place.plural}/{place.name} names entry {index} for {credential['id']}")
+        if not any(credential["id"] in ids for ids in self.released.values()):
+            self.broken.append(f"{place.plural}/{place.name} claims {credential['id']}, which was never out")
+
+
+def _owners(body: Object) -> list[str]:
+    return [owner["uid"] for owner in body["metadata"].get("ownerReferences", ())]
+
+
+def _owner(body: Object) -> str:
+    return _owners(body)[0]
