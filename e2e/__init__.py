@@ -1,0 +1,1 @@
+"""End to end: everything here runs against a real API server, never a fake."""

@@ -1,0 +1,105 @@
+"""The report: a Markdown table with each bar beside its figure."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from typing import Any
+
+from e2e.bench.run import Results
+
+WRITES_TO_ISSUE = 3
+"""Two objects and an Event: what the rate's bar is divided by."""
+
+
+def rate_bar(figures: dict[str, Any]) -> float:
+    """Grants a second: 100, or 40 % of the raw write rate divided by the writes per grant, the lower."""
+    return float(min(100.0, 0.4 * figures["raw_writes_per_s"] / WRITES_TO_ISSUE))
+
+
+Row = tuple[str, Callable[[dict[str, Any]], str], Callable[[dict[str, Any]], str]]
+
+ROWS: tuple[Row, ...] = (
+    ("raw writes a second", lambda f: f"{f['raw_writes_per_s']}", lambda _: "(the run's measure)"),
+    ("grants issued a second", lambda f: f"{f['grants_per_s']}", lambda f: f"at least {rate_bar(f):.0f}"),
+    (
+        "of the raw rate, by its writes",
+        lambda f: f"{f['grants_per_s'] * WRITES_TO_ISSUE / f['raw_writes_per_s']:.0%}",
+        lambda _: "at least 40 %, or 100 grants a second",
+    ),
+    ("object writes to issue", lambda f: f"{f['object_writes_per_grant']['issue']}", lambda _: "at most 2"),
+    ("object writes to end", lambda f: f"{f['object_writes_per_grant']['end']}", lambda _: "at most 2"),
+    (
+        "Events to issue, to end",
+        lambda f: f"{f['events_per_grant']['issue']}, {f['events_per_grant']['end']}",
+        lambda _: "1 each",
+    ),
+    (
+        "audit groups to issue, to end",
+        lambda f: f"{f['audit_writes_per_grant']['issue']}, {f['audit_writes_per_grant']['end']}",
+        lambda _: "(counted apart)",
+    ),
+    (
+        "create → Secret alone, p50",
+        lambda f: f"{f['create_to_secret_ms']['alone']['p50']} ms",
+        lambda _: "under 25 ms",
+    ),
+    (
+        "create → Secret alone, p99",
+        lambda f: f"{f['create_to_secret_ms']['alone']['p99']} ms",
+        lambda _: "under 100 ms",
+    ),
+    (
+        "create → Secret under load, p50, p99",
+        lambda f: (
+            f"{f['create_to_secret_ms']['load']['p50']} ms, {f['create_to_secret_ms']['load']['p99']} ms"
+        ),
+        lambda _: "",
+    ),
+    (
+        "operator CPU a grant, to issue, to end",
+        lambda f: (
+            f"{f['operator_cpu_s_per_grant']['issue'] * 1000:.1f} ms, "
+            f"{f['operator_cpu_s_per_grant']['end'] * 1000:.1f} ms"
+        ),
+        lambda _: "",
+    ),
+    ("active grants", lambda f: f"{f['active_grants']}", lambda _: ""),
+    ("memory with them", lambda f: f"{f['rss_mb_at_10000']} MB", lambda _: "under 250 MB"),
+    (
+        "requests a minute when idle",
+        lambda f: f"{f.get('idle_requests_per_minute', 'not measured')} {f.get('idle_requests', '')}",
+        lambda _: "lease renewals and watches only",
+    ),
+    (
+        "killed and restarted, first grant after",
+        lambda f: f"{f['restart_ready_s_at_10000']} s",
+        lambda _: "within 10 s",
+    ),
+)
+
+
+def table(results: Results, cluster: str) -> str:
+    """Write the table, and the writes of one grant by verb and resource."""
+    figures = results.figures
+    lines = [
+        "# Benchmark",
+        "",
+        f"Cluster: {cluster}. Machine: {platform.machine()}, Python {platform.python_version()}.",
+        "",
+        "| what | measured | bar |",
+        "|---|---|---|",
+        *(f"| {name} | {value(figures)} | {bar(figures)} |" for name, value, bar in ROWS),
+        "",
+        "API writes for one grant, from the API server's own metrics:",
+        "",
+        "| request | to issue | to end |",
+        "|---|---|---|",
+    ]
+    issue, end = results.writes["issue"], results.writes["end"]
+    lines += [
+        f"| {name} | {issue.get(name, 0)} | {end.get(name, 0)} |"
+        for name in sorted(issue.keys() | end.keys())
+    ]
+    lines += ["", *results.notes]
+    return "\n".join(lines).rstrip() + "\n"

@@ -1,0 +1,56 @@
+"""Fixtures of every story: one cluster for the session, the chart on it, the operator running."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import nullcontext
+
+import pytest
+
+from e2e.controlplane.cluster import Cluster
+from e2e.controlplane.pick import pick
+from e2e.installation import Installation
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """A real cluster; the line that says which and why is shown.
+
+    `--kubeconfig` names another; the option is pytest-kind's own.
+    """
+    capture = request.config.pluginmanager.get_plugin("capturemanager")
+    with capture.global_and_fixture_disabled() if capture is not None else nullcontext():
+        picked = pick(request.config.getoption("kubeconfig"))
+        cluster = picked.__enter__()
+    try:
+        yield cluster
+    finally:
+        picked.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def installed(cluster: Cluster) -> Installation:
+    """The chart, installed by helm, with limits that stories do not run into."""
+    installation = Installation(cluster)
+    installation.install("--set", "stages.sandbox.limits.requestsPerMinute=100000")
+    return installation
+
+
+@pytest.fixture(scope="session")
+def operator(installed: Installation) -> Iterator[Installation]:
+    """The operator, running on the chart's own account."""
+    installed.start_operator()
+    yield installed
+    installed.stop()
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> str:
+    """A namespace of the test's own."""
+    name = f"story-{next(_numbers)}"
+    cluster.kubectl("create", "namespace", name)
+    return name

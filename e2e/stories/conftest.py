@@ -1,0 +1,29 @@
+"""What the stories share: the admin, a namespace to play in, and an operator that is put right afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from e2e.admin import Admin
+from e2e.controlplane.cluster import Cluster
+from e2e.installation import Installation
+from e2e.stories.play import Play
+
+
+@pytest.fixture(scope="session")
+def admin(cluster: Cluster) -> Iterator[Admin]:
+    """Speaks as the cluster's admin."""
+    admin = Admin(cluster)
+    yield admin
+    admin.close()
+
+
+@pytest.fixture
+def play(admin: Admin, operator: Installation, namespace: str) -> Iterator[Play]:
+    """A namespace of the story's own, under an operator that works; what the story makes goes with it."""
+    operator.wait_ready(operator.operator)
+    play = Play(admin, namespace)
+    yield play
+    play.end()
