@@ -130,7 +130,7 @@ class Operator:
             queue,
             deadlines,
             Gatherer(self.store, cluster, issuer, audit_log),
-            Applier(self.store, cluster, issuer, audit_log, recorder),
+            Applier(self.store, cluster, issuer, audit_log, recorder, utc_now),
             utc_now,
         )
         sweeper = Sweeper(self.store, cluster, reconciler, audit_log)

@@ -69,7 +69,7 @@ async def furnish(*, page: int = 500) -> Room:
         queue,
         Deadlines(server.clock, lambda _: None),
         Gatherer(store, cluster, issuer, log),
-        Applier(store, cluster, issuer, log, EventRecorder(api, server.clock, "replica-0")),
+        Applier(store, cluster, issuer, log, EventRecorder(api, server.clock, "replica-0"), server.clock),
         server.clock,
     )
     return Room(server, store, queue, Sweeper(store, cluster, reconciler, log))

@@ -70,7 +70,7 @@ class Replica:
             self.queue,
             deadlines,
             Gatherer(self.store, cluster, issuer, log),
-            Applier(self.store, cluster, issuer, log, recorder),
+            Applier(self.store, cluster, issuer, log, recorder, clock),
             clock,
         )
         sweeper = Sweeper(self.store, cluster, reconciler, log)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from pilot_identity.control.store import Store
+from pilot_identity.core.decisions.announced import RELEASE_WITHIN
 from pilot_identity.core.decisions.plan import (
     DeleteCredential,
     KeyOrder,
@@ -22,7 +23,7 @@ from pilot_identity.core.decisions.plan import (
 from pilot_identity.core.resources import Resource
 from pilot_identity.core.resources.metadata import Key, View
 from pilot_identity.core.resources.parsing import encode
-from pilot_identity.ports import AuditLog, Cluster, Issuer, PortError, Recorder
+from pilot_identity.ports import AuditLog, Clock, Cluster, Conflict, Issuer, PortError, Recorder
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class Applier:
     issuer: Issuer
     log: AuditLog
     recorder: Recorder
+    clock: Clock
 
     async def apply(self, resource: Resource, plan: Plan) -> frozenset[Key]:
         """Carry out `plan` for `resource`; returns the keys that must be looked at because of it."""
@@ -97,6 +99,9 @@ class Applier:
         credential = self.issuer.sign(release.order)
         announcement = release.announce(credential.public_key_sha256)
         index = await self.log.commit([*plan.entries, announcement])
+        if self.clock() > announcement.time + RELEASE_WITHIN:
+            # Another leader may have called it abandoned by now.
+            raise Conflict(f"entry {index} took too long to commit; what it announces is not released")
         uid = await self.cluster.write_credential(
             release.owner, release.secret, credential, replaces=release.replaces
         )

@@ -12,7 +12,13 @@ import msgspec
 import pytest
 
 from pilot_identity.core.audit.entries import Entry, RecordedEntry, decode_entry, encode_entry
-from pilot_identity.core.decisions.announced import Announced, Announcement, Holding, announcement_of
+from pilot_identity.core.decisions.announced import (
+    ABANDON_AFTER,
+    Announced,
+    Announcement,
+    Holding,
+    announcement_of,
+)
 from pilot_identity.core.decisions.credentials import CLAIMS
 from pilot_identity.core.decisions.grant_checks import CHECKS, RENEWAL_CHECKS, GrantSeen
 from pilot_identity.core.decisions.grants import RATE_WINDOW, decide_grant
@@ -53,10 +59,10 @@ def seen(
     return GrantSeen(asked or grant(), pilot or ready_pilot(), policy or stage(), **known)
 
 
-def announced(holding: Holding, *, issuance: int = 1) -> Announced:
+def announced(holding: Holding, *, issuance: int = 1, age: dt.timedelta = ABANDON_AFTER) -> Announced:
     """An announcement that the status does not know."""
     entry = RecordedEntry(
-        "uid-of-task-1/credential/1", "t", "TaskGrant team-a/task-1", "uid-of-task-1", NOW, {}
+        "uid-of-task-1/credential/1", "t", "TaskGrant team-a/task-1", "uid-of-task-1", NOW - age, {}
     )
     uid = "uid-of-secret" if holding in {Holding.ANNOUNCED, Holding.PREVIOUS} else ""
     return Announced(entry, 7, Announcement("announced", issuance), holding, uid)
@@ -375,6 +381,16 @@ class TestAnnounced:
         assert entries[0].data["abandoned"] == {"id": "announced", "issuance": number}
         assert status == msgspec.structs.replace(case.grant.status, issuances=number)
         assert plan == Plan(entries=entries, status=plan.status, recheck_at=NOW)
+
+    @pytest.mark.parametrize("holding", [Holding.NOTHING, Holding.PREVIOUS])
+    def test_what_another_leader_may_still_release_is_waited_for(self, holding: Holding) -> None:
+        """Nothing is called abandoned before that; where the grant is to end, what is out is cut at once."""
+        young = announced(holding, issuance=2, age=ABANDON_AFTER - dt.timedelta(seconds=1))
+        settled_at = NOW + dt.timedelta(seconds=1)
+        assert decide_grant(seen(active_grant(), announced=young), moment()) == Plan(recheck_at=settled_at)
+        ending = decide_grant(seen(active_grant(completed=True), announced=young), moment())
+        assert ending == Plan(withdraw=ending.withdraw, recheck_at=settled_at)
+        assert len(ending.withdraw) == 1
 
     def test_the_pass_after_an_abandonment_issues_under_another_number(self) -> None:
         """Numbers are never used twice, and the entry of abandonment comes first."""

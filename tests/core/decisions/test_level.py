@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pilot_identity.core.decisions.announced import ABANDON_AFTER
 from pilot_identity.core.decisions.pilots import TAKEN_RECHECK
 from pilot_identity.core.resources import Phase
 from pilot_identity.core.resources.metadata import Key
@@ -189,6 +190,7 @@ def test_a_pass_that_ends_early_is_made_good(
             rough.make_pass(key, steps=steps)
     if forget:
         rough.restart()
+    rough.now += ABANDON_AFTER
     rough.settle()
     rough.check_rest()
     assert rough.objects.keys() == smooth.objects.keys()

@@ -9,6 +9,7 @@ released is adopted, what was not is abandoned in the log before another is anno
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -19,6 +20,14 @@ from pilot_identity.core.audit.entries import Entry, EntryType, RecordedEntry
 from pilot_identity.core.decisions.fresh import Moment
 from pilot_identity.core.resources.metadata import View
 from pilot_identity.core.resources.parsing import encode
+
+RELEASE_WITHIN = dt.timedelta(seconds=2)
+"""A credential is released so soon after its entry's time, or never."""
+ABANDON_AFTER = 2 * RELEASE_WITHIN
+"""What was not released by then never will be: a leader that was displaced, or woke late, has given it up.
+
+Only this makes "abandoned" true while another process may still believe that it leads (a Lease cannot).
+"""
 
 
 class Holding(Enum):
@@ -56,6 +65,15 @@ class Announced:
     def was_released(self) -> bool:
         """Whether the workload may have it."""
         return self.holding is Holding.ANNOUNCED
+
+    @property
+    def settled_at(self) -> dt.datetime:
+        """From when on what is not released counts as abandoned."""
+        return self.entry.time + ABANDON_AFTER
+
+    def may_be_released(self, now: dt.datetime) -> bool:
+        """Whether the process that announced it may be about to release it still."""
+        return self.holding in {Holding.NOTHING, Holding.PREVIOUS} and now < self.settled_at
 
 
 def announcement_of(entry: RecordedEntry) -> Announcement | None:

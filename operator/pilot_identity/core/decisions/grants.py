@@ -186,6 +186,9 @@ def _settle_announced(case: _Case, announced: Announced) -> Plan:
         if case.grant.status.phase is Phase.ACTIVE:
             return _lapse(case, objection)
         return _deny(case, objection, _decision_against(objection, case.moment))
+    if announced.may_be_released(case.moment.now):
+        is_ending = ending_of(case.seen, case.moment.now) is not None
+        return Plan(withdraw=_withdrawal(case) if is_ending else (), recheck_at=announced.settled_at)
     status = msgspec.structs.replace(case.grant.status, issuances=announced.announcement.issuance)
     return Plan(
         entries=(abandon(announced, case.moment),), status=lambda _: status, recheck_at=case.moment.now

@@ -150,6 +150,9 @@ def _adopt(case: _Case, announced: Announced) -> Plan:
 
 def _abandon(case: _Case, announced: Announced) -> Plan:
     """The announced credential was never released: record that, keep its number used, then look again."""
+    if announced.may_be_released(case.moment.now):
+        is_ending = case.pilot.metadata.is_deleting or case.pilot.spec.suspend
+        return Plan(withdraw=case.cut() if is_ending else (), recheck_at=announced.settled_at)
     wanted = msgspec.structs.replace(case.pilot.status, issuances=announced.announcement.issuance)
     if announced.holding is Holding.FOREIGN:
         # Remembered here, so that the next pass asks again what stands in our place and tells it.
