@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pilot_identity.control.store import Store
-from pilot_identity.core.decisions.grants import RATE_WINDOW
+from pilot_identity.core.decisions.grants.seen import RATE_WINDOW
 from pilot_identity.core.resources import PilotIdentity, Resource, StagePolicy, TaskGrant
 from pilot_identity.core.resources.metadata import Key
 from pilot_identity.core.resources.parsing import parse

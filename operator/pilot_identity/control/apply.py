@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
 from pilot_identity.control.store import Store
 from pilot_identity.core.decisions.announced import RELEASE_WITHIN
 from pilot_identity.core.decisions.plan import (
+    WITHDRAWN,
     DeleteCredential,
     KeyOrder,
     MakeServiceAccount,
@@ -16,16 +19,34 @@ from pilot_identity.core.decisions.plan import (
     Outcome,
     Plan,
     Preparation,
+    Proving,
     PublishBundle,
     RemoveBundle,
+    SecretGone,
+    Test,
     Withdrawal,
 )
 from pilot_identity.core.resources import Resource
+from pilot_identity.core.resources.conditions import cut
 from pilot_identity.core.resources.metadata import Key, View
 from pilot_identity.core.resources.parsing import encode
+from pilot_identity.core.resources.task_grant import Proof
 from pilot_identity.ports import AuditLog, Clock, Cluster, Conflict, Issuer, PortError, Recorder
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What came of a plan.
+
+    Attributes:
+        dirty: the keys that must be looked at because of it.
+        recheck_at: when to look again at the object itself.
+    """
+
+    dirty: frozenset[Key]
+    recheck_at: dt.datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +60,13 @@ class Applier:
     recorder: Recorder
     clock: Clock
 
-    async def apply(self, resource: Resource, plan: Plan) -> frozenset[Key]:
-        """Carry out `plan` for `resource`; returns the keys that must be looked at because of it."""
+    async def apply(self, resource: Resource, plan: Plan) -> Applied:
+        """Carry out `plan` for `resource`."""
         dirty: set[Key] = set()
         if plan.hold:
             resource = await self._set_finalizer(resource, dirty, held=True)
+        if plan.prove is not None:
+            plan = await self._prove(plan.withdraw, plan.prove)
         try:
             outcome = await self._carry_out(plan)
         except PortError as error:
@@ -59,7 +82,30 @@ class Applier:
             await self._set_finalizer(resource, dirty, held=False)
         if plan.status is not None or plan.let_go:
             self.log.settle(resource.metadata.uid, outcome.index)
-        return frozenset(dirty - {resource.key})
+        return Applied(frozenset(dirty - {resource.key}), plan.recheck_at)
+
+    async def _prove(self, withdrawals: Sequence[Withdrawal], proving: Proving) -> Plan:
+        """Withdraw and test. A step that fails is told as not proven, and keeps no other from its turn."""
+        proofs: list[Proof] = []
+        for withdrawal in withdrawals:
+            try:
+                await self._withdraw(withdrawal)
+            except PortError as error:
+                proofs.append(Proof(WITHDRAWN, proven=False, message=cut(str(error))))
+        for test in proving.tests:
+            try:
+                proofs.append(await self._test(test))
+            except PortError as error:
+                proofs.append(Proof(test.name, proven=False, message=cut(str(error))))
+        return proving.conclude(tuple(proofs))
+
+    async def _test(self, test: Test) -> Proof:
+        match test:
+            case SecretGone(owner, secret, credential_id):
+                uid = await self.cluster.holds(owner, secret, credential_id)
+                return Proof(test.name, proven=not uid, message=_found(uid))
+            case _:
+                assert_never(test)
 
     async def _carry_out(self, plan: Plan) -> Outcome:
         """Do all that comes before the status."""
@@ -129,3 +175,10 @@ class Applier:
                 await self.cluster.publish_bundle(namespace, stage, self.issuer.bundle(stage))
             case _:
                 assert_never(preparation)
+
+
+def _found(secret_uid: str | None) -> str:
+    """Say what `Cluster.holds` found."""
+    if secret_uid is None:
+        return "no such Secret"
+    return "the Secret is still there" if secret_uid else "the Secret of that name is someone else's"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pilot_identity.control.store import Store
 from pilot_identity.core.decisions.announced import Announced, Holding, announcement_of
-from pilot_identity.core.decisions.grant_checks import GrantSeen
+from pilot_identity.core.decisions.grants.seen import GrantSeen
 from pilot_identity.core.decisions.pilot_checks import PilotSeen
 from pilot_identity.core.decisions.plan import Owner
 from pilot_identity.core.decisions.stages import StageSeen, is_ready

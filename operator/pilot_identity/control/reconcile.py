@@ -15,7 +15,7 @@ from pilot_identity.control.gather import Gatherer
 from pilot_identity.control.queue import Priority, WorkQueue
 from pilot_identity.control.store import Store
 from pilot_identity.core.decisions.fresh import Moment
-from pilot_identity.core.decisions.grants import decide_grant
+from pilot_identity.core.decisions.grants.life import decide_grant
 from pilot_identity.core.decisions.pilots import decide_pilot
 from pilot_identity.core.decisions.plan import Plan
 from pilot_identity.core.decisions.stages import decide_stage
@@ -139,8 +139,9 @@ class Reconciler:
             and resource.status.credential is None
         ):
             self.store.note_issuing(resource, moment.now)
-        self.mark(await self.applier.apply(resource, plan))
-        self.deadlines.set(key, plan.recheck_at)
+        applied = await self.applier.apply(resource, plan)
+        self.mark(applied.dirty)
+        self.deadlines.set(key, applied.recheck_at)
 
     async def _decide(self, resource: Resource, moment: Moment) -> Plan:
         match resource:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from pilot_identity.core.decisions.grants import RATE_WINDOW
+from pilot_identity.core.decisions.grants.seen import RATE_WINDOW
 from pilot_identity.core.decisions.stages import is_ready
 from pilot_identity.core.resources import Phase, PilotIdentity, Resource, StagePolicy, TaskGrant
 from pilot_identity.core.resources.conditions import ConditionType, find

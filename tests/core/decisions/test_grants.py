@@ -20,8 +20,9 @@ from pilot_identity.core.decisions.announced import (
     announcement_of,
 )
 from pilot_identity.core.decisions.credentials import CLAIMS
-from pilot_identity.core.decisions.grant_checks import CHECKS, RENEWAL_CHECKS, GrantSeen
-from pilot_identity.core.decisions.grants import RATE_WINDOW, decide_grant
+from pilot_identity.core.decisions.grants.checks.table import CHECKS, RENEWAL_CHECKS
+from pilot_identity.core.decisions.grants.life import decide_grant
+from pilot_identity.core.decisions.grants.seen import RATE_WINDOW, GrantSeen
 from pilot_identity.core.decisions.plan import DeleteCredential, Outcome, Plan
 from pilot_identity.core.resources import Phase, PilotIdentity, StagePolicy, TaskGrant
 from pilot_identity.core.resources.parsing import encode

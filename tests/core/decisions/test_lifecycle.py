@@ -4,7 +4,12 @@ import itertools
 
 import pytest
 
-from pilot_identity.core.decisions.lifecycle import TRANSITIONS, Happening, IllegalTransitionError, follow
+from pilot_identity.core.decisions.grants.lifecycle import (
+    TRANSITIONS,
+    Happening,
+    IllegalTransitionError,
+    follow,
+)
 from pilot_identity.core.resources import Phase
 
 PENDING, AWAITING, ACTIVE, CLOSING = Phase.PENDING, Phase.AWAITING_APPROVAL, Phase.ACTIVE, Phase.CLOSING

@@ -17,8 +17,8 @@ import msgspec
 
 from pilot_identity.core.audit.entries import Entry, RecordedEntry, decode_entry, encode_entry
 from pilot_identity.core.decisions.announced import Announced, Holding, announcement_of
-from pilot_identity.core.decisions.grant_checks import GrantSeen
-from pilot_identity.core.decisions.grants import RATE_WINDOW, decide_grant
+from pilot_identity.core.decisions.grants.life import decide_grant
+from pilot_identity.core.decisions.grants.seen import RATE_WINDOW, GrantSeen
 from pilot_identity.core.decisions.pilot_checks import PilotSeen
 from pilot_identity.core.decisions.pilots import decide_pilot
 from pilot_identity.core.decisions.plan import (

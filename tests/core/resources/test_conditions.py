@@ -150,7 +150,7 @@ def test_each_reason_is_given_by_some_decision() -> None:
     folder = Path(inspect.getsourcefile(decisions) or "").parent
     named = {
         node.attr
-        for path in folder.glob("*.py")
+        for path in folder.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "Reason"
     }

@@ -26,10 +26,7 @@ LATER: Mapping[str, str] = {
     "PilotIdentity.status.reviewDue": "reviews are asked for by a later issue",
     "PilotIdentity.status.grants": "counts are served as metrics until a later issue writes them",
     "PilotIdentity.status.lastUsed": "last use is written by a later issue",
-    "TaskGrant.status.chain": "delegation is decided by a later issue",
     "TaskGrant.status.credential.renewals": "`issuance` counts them; a later issue tells them apart",
-    "TaskGrant.status.closure.provenAt": "withdrawal is tested by a later issue",
-    "TaskGrant.status.closure.proofs": "withdrawal is tested by a later issue",
     "Approval.status.observedGeneration": "no decision is made about an Approval yet",
 }
 """Fields of the API that no view reads yet, each with its reason."""

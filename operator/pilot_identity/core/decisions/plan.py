@@ -11,11 +11,12 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from pilot_identity.core.audit.entries import Entry
 from pilot_identity.core.resources.conditions import Reason
 from pilot_identity.core.resources.metadata import Key, View
+from pilot_identity.core.resources.task_grant import Proof
 from pilot_identity.core.spiffe.ids import SpiffeId, TrustDomain
 
 
@@ -45,6 +46,36 @@ class RemoveBundle:
 
 
 Withdrawal: TypeAlias = DeleteCredential | RemoveBundle
+
+WITHDRAWN = "withdrawn"
+"""The proof that stands for a withdrawal itself; there is one only where it failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SecretGone:
+    """Test that the Secret of an object no longer holds anything of that object's."""
+
+    name: ClassVar[str] = "secret-gone"
+    owner: Owner
+    secret: str
+    credential_id: str
+
+
+Test: TypeAlias = SecretGone
+
+
+@dataclass(frozen=True, slots=True)
+class Proving:
+    """What was withdrawn is tested; what the tests show decides the rest.
+
+    Attributes:
+        tests: each gives one proof, in this order.
+        conclude: makes the rest of the plan from the proofs. A withdrawal that failed comes first among
+            them, as a proof that is not proven.
+    """
+
+    tests: tuple[Test, ...]
+    conclude: Callable[[tuple[Proof, ...]], Plan]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +189,7 @@ class Plan:
     Attributes:
         hold: put our finalizer on the object before anything is released for it.
         withdraw: access to cut, at once.
+        prove: tests of what was withdrawn; with it the fields below are the concluding plan's.
         prepare: what credentials need around them.
         make_keys: a stage's keys to make.
         entries: to commit in one group, together with what `release` announces.
@@ -172,6 +204,7 @@ class Plan:
 
     hold: bool = False
     withdraw: tuple[Withdrawal, ...] = ()
+    prove: Proving | None = None
     prepare: tuple[Preparation, ...] = ()
     make_keys: KeyOrder | None = None
     entries: tuple[Entry, ...] = ()

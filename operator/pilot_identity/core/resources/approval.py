@@ -23,6 +23,7 @@ class ApprovalSpec(View, frozen=True):
     decision: str
     reason: str
     approver: str = ""
+    approver_groups: tuple[str, ...] = ()
     ticket: str = ""
 
 

@@ -25,6 +25,7 @@ class GrantApprovals(View, frozen=True):
 
     required: int = 0
     when: str = ""
+    within: Duration = Duration(hours=24)
 
 
 class PromotionApprovals(View, frozen=True):
@@ -39,6 +40,13 @@ class ApprovalRules(View, frozen=True):
     grant: GrantApprovals = GrantApprovals()
     promotion: PromotionApprovals = PromotionApprovals()
     groups: tuple[str, ...] = ()
+
+
+class EmergencyRules(View, frozen=True):
+    """How long an emergency grant may last, and how soon it must be reviewed."""
+
+    max_duration: Duration = Duration(minutes=15)
+    review_within: Duration = Duration(hours=24)
 
 
 class ReviewRules(View, frozen=True):
@@ -87,6 +95,7 @@ class StagePolicySpec(View, frozen=True):
     data_classes: tuple[str, ...]
     credentials: CredentialLifetimes = CredentialLifetimes()
     approvals: ApprovalRules = ApprovalRules()
+    emergency: EmergencyRules | None = None
     review: ReviewRules | None = None
     entry: EntryRequirements = EntryRequirements()
     rules: tuple[Rule, ...] = ()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 from enum import StrEnum
 
+import msgspec
+
 from pilot_identity.core.resources.conditions import Condition
 from pilot_identity.core.resources.credential import CredentialStatus
 from pilot_identity.core.resources.durations import Duration
@@ -75,10 +77,33 @@ class IssuedToken(View, frozen=True):
     jti: str
 
 
+class Binding(View, frozen=True):
+    """A RoleBinding that gives a grant its Kubernetes access."""
+
+    namespace: str
+    name: str
+
+
+class KubernetesCredential(View, frozen=True):
+    """A grant's Kubernetes access: its own ServiceAccount, the token's id and the bindings."""
+
+    service_account_name: str
+    credential_id: str = msgspec.field(name="credentialID")
+    not_after: dt.datetime
+    bindings: tuple[Binding, ...]
+    service_account_uid: str = msgspec.field(name="serviceAccountUID", default="")
+
+
 class GrantCredentialStatus(CredentialStatus, frozen=True):
-    """The credential that stands in the grant's Secret, with its tokens."""
+    """The credential that was last released, with its tokens.
+
+    It stands in the grant's Secret; where the grant gave a certificate request, `certificate` holds it and
+    there is no Secret.
+    """
 
     tokens: tuple[IssuedToken, ...] = ()
+    certificate: str = ""
+    kubernetes: KubernetesCredential | None = None
 
 
 class CheckResult(View, frozen=True):
@@ -89,6 +114,29 @@ class CheckResult(View, frozen=True):
     message: str = ""
 
 
+class CountedApproval(View, frozen=True):
+    """An approval that a decision rests on."""
+
+    name: str
+    uid: str
+    approver: str
+
+
+class ApprovalWait(View, frozen=True):
+    """What a grant that people must approve waits for.
+
+    Attributes:
+        digest: of exactly what is approved.
+        required: how many distinct people must approve.
+        expires_at: until when it waits.
+    """
+
+    digest: str
+    required: int
+    expires_at: dt.datetime
+    approved_by: tuple[str, ...] = ()
+
+
 class DecisionStatus(View, frozen=True):
     """The decision, complete enough to be made again."""
 
@@ -96,10 +144,26 @@ class DecisionStatus(View, frozen=True):
     reason: str = ""
     message: str = ""
     checks: tuple[CheckResult, ...] = ()
+    approvals: tuple[CountedApproval, ...] = ()
+    owners: tuple[str, ...] = ()
     policy_digest: str = ""
     pilot_digest: str = ""
     decided_at: dt.datetime | None = None
     audit_index: int = -1
+
+
+class Proof(View, frozen=True):
+    """One test of what was withdrawn.
+
+    Attributes:
+        name: what was tested, one of `core.decisions.proofs`' names.
+        proven: whether it shows that access has ended.
+    """
+
+    name: str
+    proven: bool
+    message: str = ""
+    at: dt.datetime | None = None
 
 
 class ClosureStatus(View, frozen=True):
@@ -110,6 +174,8 @@ class ClosureStatus(View, frozen=True):
     message: str = ""
     requested_at: dt.datetime | None = None
     withdrawn_at: dt.datetime | None = None
+    proven_at: dt.datetime | None = None
+    proofs: tuple[Proof, ...] = ()
     residual_until: dt.datetime | None = None
     audit_index: int = -1
 
@@ -119,12 +185,15 @@ class TaskGrantStatus(View, frozen=True):
 
     observed_generation: int = 0
     phase: Phase = Phase.PENDING
+    approval: ApprovalWait | None = None
     decision: DecisionStatus | None = None
     credential: GrantCredentialStatus | None = None
     issuances: int = 0
     stage: str = ""
     issued_at: dt.datetime | None = None
     expires_at: dt.datetime | None = None
+    chain: tuple[str, ...] = ()
+    parent_uid: str = msgspec.field(name="parentUID", default="")
     closure: ClosureStatus | None = None
     conditions: tuple[Condition, ...] = ()
 
@@ -145,6 +214,12 @@ class TaskGrant(View, frozen=True, tag_field="kind", tag="TaskGrant"):
     def pilot_key(self) -> Key:
         """The key of the pilot that the grant names."""
         return Key("PilotIdentity", self.metadata.namespace, self.spec.pilot)
+
+    @property
+    def parent_key(self) -> Key | None:
+        """The key of the grant whose child this is."""
+        parent = self.spec.parent
+        return Key("TaskGrant", self.metadata.namespace, parent) if parent else None
 
     @property
     def secret(self) -> str:

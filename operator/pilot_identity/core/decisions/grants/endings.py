@@ -6,8 +6,8 @@ import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pilot_identity.core.decisions.grant_checks import GrantSeen
-from pilot_identity.core.decisions.lifecycle import Happening
+from pilot_identity.core.decisions.grants.lifecycle import Happening
+from pilot_identity.core.decisions.grants.seen import GrantSeen
 from pilot_identity.core.resources import Phase
 from pilot_identity.core.resources.conditions import Reason
 from pilot_identity.core.resources.timestamps import format_timestamp

@@ -1,0 +1,204 @@
+"""Proofs over the tree: that an entry is in it, and that a later tree is an earlier one with more behind.
+
+Making them follows RFC 6962 §2.1.1 and §2.1.2 as they are defined. Verifying them follows RFC 9162 §2.1.3.2
+and §2.1.4.2, which walk the proof from the leaf up and need nothing but the proof; so the two halves are
+written from different texts, and a mistake in one does not hide in the other.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable, Sequence
+
+from pilot_identity.core.audit.merkle import EMPTY_ROOT, node_hash
+
+
+class ProofError(ValueError):
+    """A proof does not prove what it claims, or was asked of a tree that has no such proof."""
+
+
+class Tree:
+    """A whole tree in memory, grown at its right edge: 64 bytes for each entry.
+
+    `_levels[k][i]` is the root of the perfect subtree over the entries from `i·2^k` to `(i+1)·2^k`.
+    """
+
+    def __init__(self, leaves: Iterable[bytes] = ()) -> None:
+        self._levels: list[list[bytes]] = [[]]
+        for leaf in leaves:
+            self.append(leaf)
+
+    @property
+    def size(self) -> int:
+        """How many entries the tree has."""
+        return len(self._levels[0])
+
+    def leaf(self, index: int) -> bytes:
+        """The hash of one entry."""
+        return self._levels[0][index]
+
+    def append(self, leaf: bytes) -> None:
+        """Add one leaf hash at the right, and every perfect subtree that it completes."""
+        level, node = 0, leaf
+        while True:
+            nodes = self._levels[level]
+            nodes.append(node)
+            if len(nodes) & 1:
+                return
+            node = node_hash(nodes[-2], nodes[-1])
+            level += 1
+            if level == len(self._levels):
+                self._levels.append([])
+
+    def perfect(self, level: int, index: int) -> bytes:
+        """The root of the `index`-th perfect subtree over `2^level` entries."""
+        return self._levels[level][index]
+
+    def root(self, size: int | None = None) -> bytes:
+        """The root of the tree as it was at `size`, by default as it is.
+
+        Raises:
+            ProofError: it never had that size.
+        """
+        size = self.size if size is None else size
+        self._require(size)
+        return self._range(0, size) if size else EMPTY_ROOT
+
+    def inclusion(self, index: int, size: int) -> tuple[bytes, ...]:
+        """The audit path of an entry in the tree at `size`, from its sibling up (RFC 6962 §2.1.1).
+
+        Raises:
+            ProofError: the tree at that size has no such entry.
+        """
+        self._require(size)
+        if not 0 <= index < size:
+            raise ProofError(f"a tree of size {size} has no entry {index}")
+        path: list[bytes] = []
+        start, end = 0, size
+        while end - start > 1:
+            split = start + _split(end - start)
+            if index < split:
+                path.append(self._range(split, end))
+                end = split
+            else:
+                path.append(self._range(start, split))
+                start = split
+        return tuple(reversed(path))
+
+    def consistency(self, old: int, new: int) -> tuple[bytes, ...]:
+        """The proof that the tree at `new` begins with the tree at `old` (RFC 6962 §2.1.2).
+
+        Raises:
+            ProofError: the sizes are not 0 < old ≤ new ≤ the tree's.
+        """
+        self._require(new)
+        if not 0 < old <= new:
+            raise ProofError(f"a consistency proof goes from a size in 1…{new} to {new}, got {old}")
+        path: list[bytes] = []
+        start, end, is_whole = 0, new, True
+        while old != end:
+            split = start + _split(end - start)
+            if old <= split:
+                path.append(self._range(split, end))
+                end = split
+            else:
+                path.append(self._range(start, split))
+                start, is_whole = split, False
+        if not is_whole:  # otherwise the verifier has this hash: it is the old root
+            path.append(self._range(start, end))
+        return tuple(reversed(path))
+
+    def _range(self, start: int, end: int) -> bytes:
+        """The RFC's MTH(D[start:end]) where `start` is a multiple of the power of two at or above the length.
+
+        That holds for every range that the definition splits off, so each perfect subtree inside lies on its
+        own level's grid.
+        """
+        roots: list[bytes] = []
+        while start < end:
+            level = (end - start).bit_length() - 1
+            roots.append(self._levels[level][start >> level])
+            start += 1 << level
+        node = roots.pop()
+        while roots:
+            node = node_hash(roots.pop(), node)
+        return node
+
+    def _require(self, size: int) -> None:
+        if not 0 <= size <= self.size:
+            raise ProofError(f"the tree has {self.size} entries, it was never of size {size}")
+
+
+def _split(size: int) -> int:
+    """The largest power of two below `size`, where the RFC splits."""
+    return 1 << ((size - 1).bit_length() - 1)
+
+
+def verify_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes], root: bytes) -> None:
+    """Check that the entry with this leaf hash is number `index` of the tree (RFC 9162 §2.1.3.2).
+
+    Raises:
+        ProofError: it is not shown to be.
+    """
+    if not 0 <= index < size:
+        raise ProofError(f"a tree of size {size} has no entry {index}")
+    position, last, node = index, size - 1, leaf
+    for sibling in path:
+        if last == 0:
+            raise ProofError(f"the path of entry {index} in a tree of size {size} is too long")
+        if position & 1 or position == last:
+            node = node_hash(sibling, node)
+            while not position & 1 and position:
+                position, last = position >> 1, last >> 1
+        else:
+            node = node_hash(node, sibling)
+        position, last = position >> 1, last >> 1
+    if last:
+        raise ProofError(f"the path of entry {index} in a tree of size {size} is too short")
+    if not hmac.compare_digest(node, root):
+        raise ProofError(f"the path of entry {index} leads to root {node.hex()}, not {root.hex()}")
+
+
+def verify_consistency(
+    old: int, new: int, path: Sequence[bytes], old_root: bytes, new_root: bytes
+) -> None:
+    """Check that the tree of `new_root` begins with all of the tree of `old_root` (RFC 9162 §2.1.4.2).
+
+    Every tree begins with the empty one, and a tree with itself; these two have an empty proof.
+
+    Raises:
+        ProofError: it is not shown to.
+    """
+    if not 0 <= old <= new:
+        raise ProofError(f"a log only grows, got size {old} and then {new}")
+    if old in {0, new}:
+        expected = EMPTY_ROOT if old == 0 else new_root
+        if path:
+            raise ProofError(f"the proof from size {old} to {new} is empty, got {len(path)} hashes")
+        if not hmac.compare_digest(old_root, expected):
+            raise ProofError(f"at size {old} the root is {expected.hex()}, not {old_root.hex()}")
+        return
+    position, last = old - 1, new - 1
+    while position & 1:
+        position, last = position >> 1, last >> 1
+    hashes = list(path)
+    # Where the old tree is one perfect subtree, its root is where the walk begins and is not in the proof.
+    begin = old_root if old & (old - 1) == 0 else (hashes.pop(0) if hashes else b"")
+    old_node = new_node = begin
+    for sibling in hashes:
+        if last == 0:
+            raise ProofError(f"the proof from size {old} to {new} is too long")
+        if position & 1 or position == last:
+            old_node = node_hash(sibling, old_node)
+            new_node = node_hash(sibling, new_node)
+            while not position & 1 and position:
+                position, last = position >> 1, last >> 1
+        else:
+            new_node = node_hash(new_node, sibling)
+        position, last = position >> 1, last >> 1
+    if last:
+        raise ProofError(f"the proof from size {old} to {new} is too short")
+    if not hmac.compare_digest(old_node, old_root):
+        raise ProofError(f"the proof does not contain the tree of size {old} with root {old_root.hex()}")
+    if not hmac.compare_digest(new_node, new_root):
+        raise ProofError(f"the proof does not lead to the tree of size {new} with root {new_root.hex()}")

@@ -1,0 +1,45 @@
+"""Whether the pilot and its stage may get anything at all."""
+
+from __future__ import annotations
+
+from pilot_identity.core.decisions.grants.seen import Request, pilot_not_ready
+from pilot_identity.core.decisions.objection import Check, Objection
+from pilot_identity.core.resources.conditions import ConditionType, Reason, find
+
+
+def _stage_frozen(request: Request) -> Objection | None:
+    if not request.stage.spec.freeze:
+        return None
+    return Objection(
+        Reason.STAGE_FROZEN,
+        f"stage {request.stage.name!r} is frozen; ask again once its spec.freeze is false",
+    )
+
+
+def _suspended(request: Request) -> Objection | None:
+    if not request.pilot.spec.suspend:
+        return None
+    return Objection(
+        Reason.PILOT_SUSPENDED,
+        f"pilot {request.pilot.metadata.name!r} is suspended; ask again once it is not",
+    )
+
+
+def _not_ready(request: Request) -> Objection | None:
+    """The pilot's spec must be the one that was accepted: a refused edit widens nothing."""
+    pilot = request.pilot
+    ready = find(pilot.status.conditions, ConditionType.READY)
+    is_current = pilot.status.observed_generation == pilot.metadata.generation
+    if ready is not None and ready.status == "True" and is_current:
+        return None
+    return pilot_not_ready(pilot)
+
+
+STANDING = (
+    # Make sure that nothing starts in a stage that was stopped.
+    Check("stage-not-frozen", _stage_frozen),
+    # Make sure that the owner's word counts at once.
+    Check("pilot-not-suspended", _suspended),
+    # Make sure that the pilot's definition, as it stands now, was accepted.
+    Check("pilot-ready", _not_ready),
+)

@@ -1,0 +1,194 @@
+"""Credentials of a grant: the first, and those that follow while the task goes on."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import msgspec
+
+from pilot_identity.core.audit.entries import Entry, EntryType, evidence
+from pilot_identity.core.decisions.announced import abandon, announced_data
+from pilot_identity.core.decisions.credentials import grant_order
+from pilot_identity.core.decisions.grants.case import Case
+from pilot_identity.core.decisions.grants.checks.table import RENEWAL_CHECKS
+from pilot_identity.core.decisions.grants.lifecycle import Happening, follow
+from pilot_identity.core.decisions.grants.seen import Request, request_of
+from pilot_identity.core.decisions.objection import Objection, ask_all
+from pilot_identity.core.decisions.plan import CredentialOrder, Outcome, Plan, Release
+from pilot_identity.core.resources import TaskGrant
+from pilot_identity.core.resources.conditions import ConditionType, Finding, Reason, find
+from pilot_identity.core.resources.digests import pilot_digest, policy_digest
+from pilot_identity.core.resources.parsing import encode
+from pilot_identity.core.resources.task_grant import (
+    DecisionStatus,
+    GrantCredentialStatus,
+    IssuedToken,
+    TaskGrantStatus,
+)
+
+
+def _order(case: Case, request: Request, expires_at: dt.datetime) -> CredentialOrder:
+    return grant_order(
+        case.grant,
+        request.pilot,
+        request.stage,
+        expires_at=expires_at,
+        ca_not_after=request.ca_not_after,
+        moment=case.moment,
+    )
+
+
+def _credential(case: Case, order: CredentialOrder, expires_at: dt.datetime) -> GrantCredentialStatus:
+    """Say what `order` orders; where nothing lapses before the task ends there is nothing to renew."""
+    tokens = {token.token_id: IssuedToken(token.audience, token.token_id) for token in order.tokens}
+    soonest = min([order.not_after, *(token.expires_at for token in order.tokens)])
+    return GrantCredentialStatus(
+        id=order.id,
+        issuance=case.issuance,
+        spiffe_id=order.spiffe_id.uri,
+        serial=f"{order.serial:x}",
+        not_before=order.not_before,
+        not_after=order.not_after,
+        renew_at=expires_at if soonest >= expires_at else case.moment.renewal(case.moment.second, soonest),
+        secret_name=case.grant.secret,
+        secret_uid="",
+        audit_index=-1,
+        tokens=tuple(tokens.values()),
+    )
+
+
+def issue(case: Case, request: Request, decision: DecisionStatus) -> Plan:
+    """Announce and release the first credentials; the task's time begins."""
+    grant, moment = case.grant, case.moment
+    expires_at = moment.second + grant.spec.duration
+    order = _order(case, request, expires_at)
+    credential = _credential(case, order, expires_at)
+
+    def announce(public_key_sha256: str) -> Entry:
+        data = {
+            "stage": request.stage.name,
+            "access": evidence(encode(grant.spec.access)),
+            "decision": decided(decision),
+            "credential": announced_data(credential, public_key_sha256),
+            "expiresAt": encode(expires_at),
+        }
+        return case.entry(f"credential/{credential.issuance}", EntryType.GRANT_ISSUED, data)
+
+    def new_status(outcome: Outcome) -> TaskGrantStatus:
+        recorded = msgspec.structs.replace(
+            credential, audit_index=outcome.index, secret_uid=outcome.secret_uid
+        )
+        return msgspec.structs.replace(
+            case.settled(grant.status, issued(recorded)),
+            phase=follow(grant.status.phase, Happening.ALLOWED),
+            decision=msgspec.structs.replace(decision, audit_index=outcome.index),
+            credential=recorded,
+            issuances=recorded.issuance,
+            stage=request.stage.name,
+            issued_at=moment.now,
+            expires_at=expires_at,
+        )
+
+    note = f"{credential.spiffe_id} in Secret {grant.secret} until {expires_at:%Y-%m-%d %H:%M:%SZ}"
+    return Plan(
+        hold=not grant.metadata.is_held,
+        release=Release(case.owner, grant.secret, order, "", announce),
+        status=new_status,
+        notices=(case.notice(Reason.ISSUED, "Issue", note),),
+        recheck_at=min(expires_at, credential.renew_at),
+    )
+
+
+def issued(credential: GrantCredentialStatus) -> Finding:
+    """What a grant says of itself while its credentials are out."""
+    message = f"credentials in Secret {credential.secret_name}"
+    return Finding(ConditionType.READY, status=True, reason=Reason.ISSUED, message=message)
+
+
+def carry_on(case: Case) -> Plan:
+    """An active grant: renew its credentials when they are half through, if the task outlives them."""
+    grant, moment = case.grant, case.moment
+    credential, expires_at = grant.status.credential, grant.status.expires_at
+    if credential is None or expires_at is None:
+        raise ValueError("an active grant has a credential and an end")
+    if credential.renew_at >= expires_at or _was_displaced(grant):
+        return Plan(recheck_at=expires_at)
+    if moment.now < credential.renew_at:
+        return Plan(recheck_at=credential.renew_at)
+    request = request_of(case.seen)
+    if isinstance(request, Objection):
+        return lapse(case, request)
+    objection = ask_all(RENEWAL_CHECKS, request)[-1].objection
+    if objection is not None:
+        return lapse(case, objection)
+    return _renew(case, request, credential, expires_at)
+
+
+def _was_displaced(grant: TaskGrant) -> bool:
+    """Whether something else was found in the place of the grant's Secret; it is not tried again."""
+    ready = find(grant.status.conditions, ConditionType.READY)
+    return ready is not None and ready.reason == Reason.SECRET_NAME_TAKEN
+
+
+def lapse(case: Case, objection: Objection) -> Plan:
+    """The decision would not be made again: nothing is renewed, what is out lapses by itself."""
+    message = f"not renewed: {objection.message}"
+    finding = Finding(ConditionType.READY, status=False, reason=objection.reason, message=message)
+    wanted = case.settled(case.grant.status, finding)
+    announced = case.seen.announced
+    entries: tuple[Entry, ...] = ()
+    if announced is not None:
+        entries = (abandon(announced, case.moment),)
+        wanted = msgspec.structs.replace(wanted, issuances=announced.announcement.issuance)
+    if wanted == case.grant.status:
+        return Plan(recheck_at=case.grant.status.expires_at)
+    return Plan(
+        entries=entries,
+        status=lambda _: wanted,
+        notices=(case.notice(objection.reason, "Lapse", message, warning=True),),
+        recheck_at=case.grant.status.expires_at,
+    )
+
+
+def _renew(
+    case: Case,
+    request: Request,
+    before: GrantCredentialStatus,
+    expires_at: dt.datetime,
+) -> Plan:
+    """Replace the credentials in place, with a new key; what they replace lapses."""
+    grant = case.grant
+    order = _order(case, request, expires_at)
+    credential = _credential(case, order, expires_at)
+
+    def announce(public_key_sha256: str) -> Entry:
+        data = {
+            "stage": request.stage.name,
+            "replaces": before.id,
+            "credential": announced_data(credential, public_key_sha256),
+            "policyDigest": policy_digest(request.stage),
+            "pilotDigest": pilot_digest(request.pilot),
+        }
+        return case.entry(f"credential/{credential.issuance}", EntryType.GRANT_RENEWED, data)
+
+    def new_status(outcome: Outcome) -> TaskGrantStatus:
+        recorded = msgspec.structs.replace(
+            credential, audit_index=outcome.index, secret_uid=outcome.secret_uid
+        )
+        return msgspec.structs.replace(
+            case.settled(grant.status, issued(recorded)), credential=recorded, issuances=recorded.issuance
+        )
+
+    return Plan(
+        release=Release(case.owner, grant.secret, order, before.id, announce),
+        status=new_status,
+        recheck_at=min(expires_at, credential.renew_at),
+    )
+
+
+def decided(decision: DecisionStatus) -> dict[str, Any]:
+    """Return a decision as an entry tells it."""
+    encoded: dict[str, Any] = encode(decision)
+    encoded.pop("auditIndex", None)
+    return encoded

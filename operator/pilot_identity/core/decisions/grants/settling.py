@@ -1,0 +1,74 @@
+"""What became of a credential that the log announced and the status does not know."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import msgspec
+
+from pilot_identity.core.audit.entries import EntryType
+from pilot_identity.core.decisions.announced import Announced, Holding, abandon, adopted
+from pilot_identity.core.decisions.fresh import Moment
+from pilot_identity.core.decisions.grants.case import Case
+from pilot_identity.core.decisions.grants.closing import withdrawals
+from pilot_identity.core.decisions.grants.considering import deny
+from pilot_identity.core.decisions.grants.endings import ending_of
+from pilot_identity.core.decisions.grants.issuing import issued, lapse
+from pilot_identity.core.decisions.grants.lifecycle import Happening, follow
+from pilot_identity.core.decisions.objection import Objection
+from pilot_identity.core.decisions.plan import Plan
+from pilot_identity.core.resources import Phase
+from pilot_identity.core.resources.conditions import Reason, cut
+from pilot_identity.core.resources.task_grant import DecisionStatus, GrantCredentialStatus
+
+
+def settle_announced(case: Case, announced: Announced) -> Plan:
+    """Say what became of the announced credential; the next pass goes on from there."""
+    if announced.was_released:
+        return _adopt(case, announced)
+    if announced.holding is Holding.FOREIGN:
+        message = (
+            f"a Secret {case.grant.secret!r} exists that is not this grant's; it is never overwritten: name "
+            "another in spec.secretName of a new grant"
+        )
+        objection = Objection(Reason.SECRET_NAME_TAKEN, message)
+        if case.grant.status.phase is Phase.ACTIVE:
+            return lapse(case, objection)
+        return deny(case, objection, _decision_against(objection, case.moment))
+    if announced.may_be_released(case.moment.now):
+        is_ending = ending_of(case.seen, case.moment.now) is not None
+        return Plan(withdraw=withdrawals(case) if is_ending else (), recheck_at=announced.settled_at)
+    status = msgspec.structs.replace(case.grant.status, issuances=announced.announcement.issuance)
+    return Plan(
+        entries=(abandon(announced, case.moment),), status=lambda _: status, recheck_at=case.moment.now
+    )
+
+
+def _adopt(case: Case, announced: Announced) -> Plan:
+    """The announced credential was released before the status said so: say so now."""
+    data = announced.entry.data
+    credential = msgspec.convert(adopted(announced), GrantCredentialStatus)
+    status = msgspec.structs.replace(case.grant.status, credential=credential, issuances=credential.issuance)
+    if announced.entry.type == EntryType.GRANT_ISSUED:
+        status = msgspec.structs.replace(
+            status,
+            phase=follow(status.phase, Happening.ALLOWED),
+            decision=msgspec.convert({**data["decision"], "auditIndex": announced.index}, DecisionStatus),
+            stage=data["stage"],
+            issued_at=announced.entry.time,
+            expires_at=msgspec.convert(data["expiresAt"], dt.datetime),
+        )
+    wanted = case.settled(status, issued(credential))
+    note = f"{credential.spiffe_id} in Secret {case.grant.secret} (audit entry {announced.index})"
+    return Plan(
+        status=lambda _: wanted,
+        notices=(case.notice(Reason.ISSUED, "Issue", note),),
+        recheck_at=case.moment.now,
+    )
+
+
+def _decision_against(objection: Objection, moment: Moment) -> DecisionStatus:
+    """A decision that was overtaken by what was found after it."""
+    return DecisionStatus(
+        allowed=False, reason=objection.reason, message=cut(objection.message), decided_at=moment.now
+    )
