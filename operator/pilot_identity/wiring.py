@@ -13,7 +13,7 @@ import asyncio
 import datetime as dt
 import logging
 import secrets
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -163,14 +163,19 @@ class Operator:
             self._lead(elector, audit_log, sweeper, intake, recorder), name="leading"
         )
         leading.add_done_callback(lambda _: self._end())
+
+        async def abdicate() -> None:
+            """Stop working and give the Lease back, so that another replica goes on at once."""
+            leading.cancel()
+            await asyncio.gather(leading, return_exceptions=True)
+            await elector.release()
+
         async with probes.serve(self.options.http_port, is_ready=self.ready.is_set, metrics=metrics) as port:
             log.info("serves probes and metrics on port %d", port)
             try:
-                await self._watch(intake)
+                await self._watch(intake, abdicate)
             finally:
-                leading.cancel()
-                await asyncio.gather(leading, return_exceptions=True)
-                await elector.release()
+                await abdicate()
         if not leading.cancelled() and (error := leading.exception()) is not None:
             raise error
 
@@ -182,12 +187,12 @@ class Operator:
         self.stop.set()
         self.watch.set()
 
-    async def _watch(self, intake: Intake) -> None:
+    async def _watch(self, intake: Intake, on_stop: Callable[[], Awaitable[None]]) -> None:
         # A leader sweeps first: two listings of ten thousand objects at once would double the wait for both.
         await self.watch.wait()
         namespaces = self.options.namespaces
         await kopf.operator(
-            registry=watching.registry(intake, self._kopf_login),
+            registry=watching.registry(intake, self._kopf_login, on_stop),
             settings=watching.settings(),
             clusterwide=not namespaces,
             namespaces=namespaces,

@@ -41,12 +41,16 @@ def login() -> kopf.ConnectionInfo:
     return kopf.ConnectionInfo(server="https://127.0.0.1:1", expiration=watching.expiration())
 
 
+async def on_stop() -> None:
+    """Nothing to give back."""
+
+
 class Watch:
     """Kopf's registry with our handlers in it, driven as Kopf's watcher would."""
 
     def __init__(self) -> None:
         self.intake = FakeIntake()
-        self.registry = watching.registry(self.intake, login)
+        self.registry = watching.registry(self.intake, login, on_stop)
 
     async def tell(self, event_type: str | None, body: Object, kind: str = "TaskGrant") -> None:
         """Hand an event to the handler of its kind."""

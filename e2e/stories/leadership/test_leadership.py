@@ -23,7 +23,7 @@ from pilot_identity.core.audit.entries import EntryType
 
 LEASE_S = 15
 RETRY_S = 2
-POLITE_S = RETRY_S + 6
+POLITE_S = RETRY_S + 3
 """A waiting replica looks every two seconds, and the one that goes needs its time to end."""
 KILLED_S = LEASE_S + 2 * RETRY_S + 3
 

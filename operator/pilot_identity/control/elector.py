@@ -103,9 +103,10 @@ class Elector:
         """Give the lease back, so that another replica need not wait for it to run out."""
         if self._lease is None:
             return
-        spec = {**self._lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
+        lease, self._lease = self._lease, None
+        spec = {**lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
         try:
-            await self._store.update(self._lease, spec)
+            await self._store.update(lease, spec)
         except PortError as error:
             log.warning("could not give the lease back: %s", error)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 import kopf
@@ -77,9 +77,18 @@ def settings() -> kopf.OperatorSettings:
     return chosen
 
 
-def registry(intake: Intake, login: Callable[[], kopf.ConnectionInfo]) -> kopf.OperatorRegistry:
-    """Make the handlers; explicit, so that importing this module changes nothing."""
+def registry(
+    intake: Intake, login: Callable[[], kopf.ConnectionInfo], on_stop: Callable[[], Awaitable[None]]
+) -> kopf.OperatorRegistry:
+    """Make the handlers; explicit, so that importing this module changes nothing.
+
+    `on_stop` is awaited when the process is told to stop, before Kopf waits seconds for what still runs.
+    """
     handlers = kopf.OperatorRegistry()
+
+    @kopf.on.cleanup(registry=handlers)
+    async def stop(**_: Any) -> None:
+        await on_stop()
 
     @kopf.on.login(registry=handlers)
     def log_in(**_: Any) -> kopf.ConnectionInfo:
