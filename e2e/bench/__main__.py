@@ -28,7 +28,8 @@ def main() -> int:
         # The stage's own limits are not what is measured.
         limits = "stages.sandbox.limits"
         installation.install(
-            "--set", f"{limits}.activeGrants=10000", "--set", f"{limits}.requestsPerMinute=100000"
+            *("--set", f"{limits}.activeGrants=10000", "--set", f"{limits}.requestsPerMinute=100000"),
+            *("--set-json", 'kubernetesAccess.roles=[{"kind": "ClusterRole", "name": "view"}]'),
         )
         installation.start_operator()
         try:

@@ -28,8 +28,9 @@ class BenchError(Exception):
 class Client:
     """Writes and watches as the admin."""
 
-    def __init__(self, session: aiohttp.ClientSession, server: str) -> None:
+    def __init__(self, session: aiohttp.ClientSession, bare: aiohttp.ClientSession, server: str) -> None:
         self._session = session
+        self._bare = bare
         self._server = server
 
     async def create(self, path: str, body: Mapping[str, Any]) -> None:
@@ -38,6 +39,21 @@ class Client:
             content = await answer.read()
             if answer.status >= 300:
                 raise BenchError(f"POST {path}: {answer.status}: {content[:300]!r}")
+
+    async def patch(self, path: str, body: Mapping[str, Any]) -> None:
+        """Merge into one object."""
+        headers = {"Content-Type": "application/merge-patch+json"}
+        async with self._session.patch(f"{self._server}{path}", json=body, headers=headers) as answer:
+            content = await answer.read()
+            if answer.status >= 300:
+                raise BenchError(f"PATCH {path}: {answer.status}: {content[:300]!r}")
+
+    async def status_as(self, token: str, path: str) -> int:
+        """Ask with a grant's token, never with the admin's certificate; returns the answer's status."""
+        headers = {"Authorization": f"Bearer {token}"}
+        async with self._bare.get(f"{self._server}{path}", headers=headers) as answer:
+            await answer.read()
+            return answer.status
 
     async def get(self, path: str) -> Any:
         """Read one object or collection."""
@@ -60,14 +76,18 @@ async def admin(cluster: Cluster) -> AsyncIterator[Client]:
     flat = cluster.kubectl("config", "view", "--minify", "--raw", "--flatten", "-o", "json")
     config = json.loads(flat)
     section, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
-    context = ssl.create_default_context(cadata=_decoded(section, "certificate-authority-data").decode())
+    authority = _decoded(section, "certificate-authority-data").decode()
+    context, bare = ssl.create_default_context(cadata=authority), ssl.create_default_context(cadata=authority)
     with tempfile.TemporaryDirectory() as directory:
         for name in ("client-certificate", "client-key"):
             (Path(directory) / name).write_bytes(_decoded(user, f"{name}-data"))
         context.load_cert_chain(f"{directory}/client-certificate", f"{directory}/client-key")
     connector = aiohttp.TCPConnector(limit=0, ssl=context)
-    async with aiohttp.ClientSession(connector=connector, read_bufsize=WATCH_BYTES) as session:
-        yield Client(session, section["server"])
+    async with (
+        aiohttp.ClientSession(connector=connector, read_bufsize=WATCH_BYTES) as session,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ssl=bare)) as with_tokens,
+    ):
+        yield Client(session, with_tokens, section["server"])
 
 
 def _decoded(section: Mapping[str, str], field: str) -> bytes:
@@ -75,11 +95,12 @@ def _decoded(section: Mapping[str, str], field: str) -> bytes:
 
 
 class Arrivals:
-    """When each Secret of a namespace was first seen, and when it went."""
+    """When each Secret of a namespace was first seen, last replaced, and when it went."""
 
     def __init__(self) -> None:
         self.seen: dict[str, float] = {}
         self.gone: dict[str, float] = {}
+        self.renewed: dict[str, float] = {}
         self._changed = asyncio.Condition()
 
     async def follow(self, client: Client, namespace: str) -> None:
@@ -91,7 +112,16 @@ class Arrivals:
                     self.seen[name] = time.perf_counter()
                 elif event["type"] == "DELETED":
                     self.gone[name] = time.perf_counter()
+                elif event["type"] == "MODIFIED":
+                    self.renewed[name] = time.time()
                 self._changed.notify_all()
+
+    async def until_renewed(self, due: Mapping[str, float]) -> None:
+        """Wait until every one was renewed since it was due; a renewal is never before its time."""
+        async with self._changed:
+            await self._changed.wait_for(
+                lambda: all(self.renewed.get(name, 0) >= at for name, at in due.items())
+            )
 
     async def until(self, names: set[str], *, gone: bool = False, seconds: float = 600) -> None:
         """Wait until every name was seen, or is gone."""

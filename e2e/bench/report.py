@@ -6,7 +6,7 @@ import platform
 from collections.abc import Callable
 from typing import Any
 
-from e2e.bench.run import Results
+from e2e.bench.results import Results
 
 WRITES_TO_ISSUE = 3
 """Two objects and an Event: what the rate's bar is divided by."""
@@ -76,7 +76,44 @@ ROWS: tuple[Row, ...] = (
         lambda f: f"{f['restart_ready_s_at_10000']} s",
         lambda _: "within 10 s",
     ),
+    (
+        "revoke → first refused request, alone, p50, p99",
+        lambda f: _both(f["revoke_to_refused_ms"]["alone"]),
+        lambda _: "under 25 ms, under 1 s",
+    ),
+    (
+        "the same with the active grants present",
+        lambda f: _both(f["revoke_to_refused_ms"]["at_10000"]),
+        lambda _: "under 25 ms, under 1 s",
+    ),
+    (
+        "pilot with 1,000 active grants suspended, all refused after",
+        lambda f: f"{f['suspend_1000_refused_s']} s",
+        lambda _: "within 5 s",
+    ),
+    (
+        "object writes of a grant with Kubernetes access, to issue, to end",
+        lambda f: (
+            f"{f['object_writes_per_kubernetes_grant']['issue']}, "
+            f"{f['object_writes_per_kubernetes_grant']['end']}"
+        ),
+        lambda _: "4 to issue",
+    ),
+    (
+        "renewals a second, in the busiest half minute",
+        lambda f: f"{f['renewals_per_s']}",
+        lambda _: "67: 10,000 grants with credentials of 5 minutes",
+    ),
+    (
+        "renewal after its time, p50, p99",
+        lambda f: _both(f["renewal_late_ms"]),
+        lambda _: "",
+    ),
 )
+
+
+def _both(figure: dict[str, float]) -> str:
+    return f"{figure['p50']} ms, {figure['p99']} ms"
 
 
 def table(results: Results, cluster: str) -> str:

@@ -6,13 +6,15 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from typing import Any
 
+from e2e.bench import access
 from e2e.bench.client import GRANTS, Arrivals, Client, admin
 from e2e.bench.measure import Request, cpu_seconds, milliseconds, requests, rss_mb, writes
+from e2e.bench.renewals import renewals
+from e2e.bench.results import Results, many, say, settle
 from e2e.controlplane.cluster import Cluster
 from e2e.installation import NAMESPACE, Installation
 
@@ -24,22 +26,7 @@ LOAD_CONCURRENCY = 16
 FILL_CONCURRENCY = 32
 GRANTS_EACH = 1000
 IDLE_SECONDS = 60.0
-SETTLE_SECONDS = 2.0
 OPERATOR = f"system:serviceaccount:{NAMESPACE}:pilot-identity"
-
-
-@dataclass
-class Results:
-    """What was measured, under the keys that `results.json` has."""
-
-    figures: dict[str, Any] = field(default_factory=dict)
-    writes: dict[str, dict[str, float]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-
-def say(text: str) -> None:
-    """Show progress."""
-    print(f"bench: {text}", flush=True)
 
 
 async def run(cluster: Cluster, installation: Installation, *, active: int) -> Results:
@@ -51,39 +38,42 @@ async def run(cluster: Cluster, installation: Installation, *, active: int) -> R
             cluster.apply(_pilot(number))
         cluster.kubectl("-n", "bench", "wait", "pilot", "--all", "--for=condition=Ready", "--timeout=60s")
         arrivals = Arrivals()
-        async with _following(client, arrivals):
+        async with _following(client, arrivals, "bench"):
             await _alone(client, arrivals, results)
+            async with _access(cluster, client, installation) as bench:
+                await bench.revocations(results, "alone")
+                await bench.writes(results)
+                await bench.suspension(results)
             await _load_and_end(cluster, client, arrivals, installation, results)
             await _fill(client, arrivals, installation, results, active)
             await _idle(cluster, results)
             await _restart(client, arrivals, installation, results)
+            async with _access(cluster, client, installation) as bench:
+                await bench.revocations(results, "at_10000")
+            await renewals(client, arrivals, results, {f"active-{number}" for number in range(active)})
     return results
 
 
 @asynccontextmanager
-async def _following(client: Client, arrivals: Arrivals) -> AsyncIterator[None]:
-    task = asyncio.create_task(arrivals.follow(client, "bench"))
+async def _access(
+    cluster: Cluster, client: Client, installation: Installation
+) -> AsyncIterator[access.Bench]:
+    arrivals = Arrivals()
+    bench = access.Bench(cluster, client, arrivals, installation)
+    await bench.prepare()
+    async with _following(client, arrivals, access.NAMESPACE):
+        yield bench
+
+
+@asynccontextmanager
+async def _following(client: Client, arrivals: Arrivals, namespace: str) -> AsyncIterator[None]:
+    task = asyncio.create_task(arrivals.follow(client, namespace))
     try:
         yield
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-
-
-async def _many(jobs: Iterable[Callable[[], Awaitable[None]]], concurrency: int) -> float:
-    """Do jobs with so many in flight; returns the seconds that all took."""
-    waiting = iter(jobs)
-
-    async def worker() -> None:
-        for job in waiting:
-            await job()
-
-    started = time.perf_counter()
-    async with asyncio.TaskGroup() as workers:
-        for _ in range(concurrency):
-            workers.create_task(worker())
-    return time.perf_counter() - started
 
 
 async def _raw(cluster: Cluster, client: Client, results: Results) -> None:
@@ -97,7 +87,7 @@ async def _raw(cluster: Cluster, client: Client, results: Results) -> None:
         body = {"metadata": {"name": f"raw-{number}"}, "data": {"filler": "x" * 4096}}
         return lambda: client.create(path, body)
 
-    seconds = await _many((job(number) for number in range(RAW_WRITES)), RAW_CONCURRENCY)
+    seconds = await many((job(number) for number in range(RAW_WRITES)), RAW_CONCURRENCY)
     results.figures["raw_writes_per_s"] = round(RAW_WRITES / seconds, 1)
 
 
@@ -181,14 +171,14 @@ async def _load_and_end(
 
     pid = installation.operator.pid
     before, cpu = requests(cluster.metrics()), cpu_seconds(pid)
-    await _many((job(name) for name in sorted(names)), LOAD_CONCURRENCY)
+    await many((job(name) for name in sorted(names)), LOAD_CONCURRENCY)
     await arrivals.until(names)
     last = max(arrivals.seen[name] for name in names)
-    await _settle(installation)
+    await settle(installation)
     issued, cpu_issued = requests(cluster.metrics()), cpu_seconds(pid)
     say("their end: waits until the last Secret is gone")
     await arrivals.until(names, gone=True)
-    await _settle(installation)
+    await settle(installation)
     ended, cpu_ended = requests(cluster.metrics()), cpu_seconds(pid)
 
     figures = results.figures
@@ -203,16 +193,6 @@ async def _load_and_end(
         "issue": round((cpu_issued - cpu) / LOAD, 5),
         "end": round((cpu_ended - cpu_issued) / LOAD, 5),
     }
-
-
-async def _settle(installation: Installation) -> None:
-    """Wait until the operator has written what it still has to write, Events too."""
-    while True:
-        figures = await asyncio.to_thread(installation.metrics, installation.operator)
-        if not figures["pilot_identity_events_waiting"] and not figures["pilot_identity_queue_length"]:
-            break
-        await asyncio.sleep(0.2)  # between two looks
-    await asyncio.sleep(SETTLE_SECONDS)  # what is in flight arrives, and the API server counts it
 
 
 def _per_grant(results: Results, issue: Counter[Request], end: Counter[Request]) -> None:
@@ -250,10 +230,10 @@ async def _fill(
         return lambda: client.create(GRANTS.format(namespace="bench"), grant)
 
     started = time.perf_counter()
-    await _many((job(number) for number in range(active)), FILL_CONCURRENCY)
+    await many((job(number) for number in range(active)), FILL_CONCURRENCY)
     await arrivals.until(set(names))
     say(f"  all issued in {time.perf_counter() - started:.0f} s")
-    await _settle(installation)
+    await settle(installation)
     results.figures["active_grants"] = active
     results.figures["rss_mb_at_10000"] = round(rss_mb(installation.operator.pid), 1)
 
@@ -288,5 +268,5 @@ async def _restart(client: Client, arrivals: Arrivals, installation: Installatio
     await arrivals.until({"after-restart"})
     results.figures["restart_ready_s_at_10000"] = round(arrivals.seen["after-restart"] - started, 2)
     await asyncio.to_thread(installation.wait_ready, operator)
-    await _settle(installation)
+    await settle(installation)
     results.figures["rss_mb_after_restart"] = round(rss_mb(operator.pid), 1)
