@@ -118,10 +118,18 @@ class Arrivals:
 
     async def until_renewed(self, due: Mapping[str, float]) -> None:
         """Wait until every one was renewed since it was due; a renewal is never before its time."""
+        waiting = set(due)
+
+        def all_renewed() -> bool:
+            while waiting:
+                name = next(iter(waiting))
+                if self.renewed.get(name, 0.0) < due[name]:
+                    return False
+                waiting.discard(name)
+            return True
+
         async with self._changed:
-            await self._changed.wait_for(
-                lambda: all(self.renewed.get(name, 0) >= at for name, at in due.items())
-            )
+            await self._changed.wait_for(all_renewed)
 
     async def until(self, names: set[str], *, gone: bool = False, seconds: float = 600) -> None:
         """Wait until every name was seen, or is gone."""

@@ -1,4 +1,4 @@
-"""What the benchmark's parts share: where figures go, many jobs side by side, waiting until all is written."""
+"""What the benchmark's parts share: figures, many jobs side by side, waiting until all is written."""
 
 from __future__ import annotations
 
