@@ -27,29 +27,37 @@ NAMESPACE = "pilot-identity-system"
 RELEASE = "pilot-identity"
 READY_SECONDS = 60.0
 
-_PROBES = {
-    "apiVersion": "v1",
-    "kind": "List",
-    "items": [
-        {
-            "apiVersion": "pilotidentity.dev/v1alpha1",
-            "kind": "PilotIdentity",
-            "metadata": {"name": "probe", "namespace": "default"},
-            "spec": {
-                "workflow": "probe",
-                "purpose": "Shows that the API server takes this kind",
-                "owners": {"business": "probe", "technical": "probe"},
-                "stage": "sandbox",
+
+def _probes(user: str) -> dict[str, Any]:
+    """One object of each kind whose admission is waited for; `user` asks, where nothing stamps that."""
+    return {
+        "apiVersion": "v1",
+        "kind": "List",
+        "items": [
+            {
+                "apiVersion": "pilotidentity.dev/v1alpha1",
+                "kind": "PilotIdentity",
+                "metadata": {"name": "probe", "namespace": "default"},
+                "spec": {
+                    "workflow": "probe",
+                    "purpose": "Shows that the API server takes this kind",
+                    "owners": {"business": "probe", "technical": "probe"},
+                    "stage": "sandbox",
+                },
             },
-        },
-        {
-            "apiVersion": "pilotidentity.dev/v1alpha1",
-            "kind": "TaskGrant",
-            "metadata": {"name": "probe", "namespace": "default"},
-            "spec": {"pilot": "probe", "task": {"id": "probe"}, "access": [{"name": "probe"}]},
-        },
-    ],
-}
+            {
+                "apiVersion": "pilotidentity.dev/v1alpha1",
+                "kind": "TaskGrant",
+                "metadata": {"name": "probe", "namespace": "default"},
+                "spec": {
+                    "pilot": "probe",
+                    "requestedBy": user,
+                    "task": {"id": "probe"},
+                    "access": [{"name": "probe"}],
+                },
+            },
+        ],
+    }
 
 
 class Installation:
@@ -73,10 +81,20 @@ class Installation:
         self._until(self._takes_kinds, "the API server does not take the new kinds")
         self._until(self._policies_bite, "the admission policies are not in force")
 
+    def _user(self) -> str:
+        told = json.loads(self.cluster.kubectl("auth", "whoami", "-o", "json"))
+        return str(told["status"]["userInfo"]["username"])
+
     def _takes_kinds(self) -> bool:
         """Whether objects of every kind can be written: admission learns of a kind later than storage."""
         done = self.cluster.run(
-            "kubectl", "create", "--dry-run=server", "-f", "-", stdin=json.dumps(_PROBES), check=False
+            "kubectl",
+            "create",
+            "--dry-run=server",
+            "-f",
+            "-",
+            stdin=json.dumps(_probes(self._user())),
+            check=False,
         )
         return done.returncode == 0
 

@@ -88,11 +88,9 @@ def made(answer: CompletedProcess[str]) -> Document:
 
 
 def give(cluster: Cluster, rights: Sequence[Right], subject: Mapping[str, str], *, label: str) -> None:
-    """Give rights on our resources to a user, group or ServiceAccount, by a role of its own for each.
+    """Give rights on our resources to a subject of RBAC, by a role `<label>-<number>` for each.
 
-    Args:
-        subject: As a RoleBinding names it: kind, name, and for a ServiceAccount its namespace.
-        label: What the roles are named for.
+    `subject` is as a RoleBinding names it: kind, name, and for a ServiceAccount its namespace.
     """
     documents: list[Document] = []
     group = {} if subject["kind"] == "ServiceAccount" else {"apiGroup": RBAC}

@@ -1,7 +1,7 @@
-"""The verbs `request`, `request-emergency`, `approve` and `revoke`: present, absent, of another name, elsewhere.
+"""The verbs `request`, `request-emergency`, `approve` and `revoke`: there, missing, or of something else.
 
-The people are real users, by client certificate. All of them may create, update and patch grants and approvals;
-nothing but the verb under test is between them and the object.
+The people are real users, by client certificate. All of them may create, update and patch grants and
+approvals; nothing but the verb under test is between them and the object.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ MAY_NOT_ASK = (
     "pilotidentities/triage in namespace verbs"
 )
 MAY_NOT_BREAK_GLASS = (
-    "you may not request emergency grants of pilot triage: leave spec.emergency out, or ask an admin for the RBAC "
-    "verb 'request-emergency' on pilotidentities/triage in namespace verbs"
+    "you may not request emergency grants of pilot triage: leave spec.emergency out, or ask an admin for the "
+    "RBAC verb 'request-emergency' on pilotidentities/triage in namespace verbs"
 )
 EMERGENCY = {"emergency": True}
 
@@ -126,8 +126,8 @@ APPROVING = (
 
 def _may_not_revoke(grant: str) -> str:
     return (
-        f"you may not revoke grant {grant}: ask its requester, rita, or an admin for the RBAC verb 'revoke' on "
-        f"taskgrants/{grant} in namespace verbs"
+        f"you may not revoke grant {grant}: ask its requester, rita, or an admin for the RBAC verb 'revoke' "
+        f"on taskgrants/{grant} in namespace verbs"
     )
 
 
@@ -256,7 +256,7 @@ def test_nobody_becomes_the_requester_afterwards(cluster: Cluster) -> None:
 
 
 def test_a_service_account_neither_approves_nor_asks_from_afar(kubectl: Kubectl, cluster: Cluster) -> None:
-    """With its own token and with every verb: no robot's word counts; what the verb gives it is its own pilot."""
+    """With its own token and with every verb: no robot's word counts, none asks for others' pilots."""
     for namespace in (TEAM, ELSEWHERE):
         kubectl("-n", namespace, "create", "serviceaccount", "robot")
         subject = {"kind": "ServiceAccount", "name": "robot", "namespace": namespace}
@@ -274,7 +274,7 @@ def test_a_service_account_neither_approves_nor_asks_from_afar(kubectl: Kubectl,
         token = kubectl("-n", namespace, "create", "token", "robot").stdout.strip()
         robot = account(cluster, token)
         # The last right that was given; the API server takes them in order.
-        given.await_right(*ANY_REQUEST, "--as", name)
+        given.await_right(ANY_REQUEST[0], "--as", name)
         refused = robot.ask("POST", APPROVALS, _approval(f"robot-{namespace}", approver=name))
         assert refused.code == 403
         assert "approve as a person, since no ServiceAccount's word counts" in refused.message
