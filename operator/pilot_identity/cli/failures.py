@@ -1,10 +1,10 @@
 """What a verb can end with, and the exit codes that scripts may rely on.
 
-    CliError          exits with 1: what failed, and what to do
-    ├── UsageError    exits with 2: the command itself is wrong; nothing was sent
-    ├── LateError     exits with 3: it did not happen in the time given; it may still
-    ├── AnswerError   the API server refused; `status` is HTTP's
-    └── SilenceError  the API server did not answer
+CliError          exits with 1: what failed, and what to do
+├── UsageError    exits with 2: the command itself is wrong; nothing was sent
+├── LateError     exits with 3: it did not happen in the time given; it may still
+├── AnswerError   the API server refused; `status` is HTTP's
+└── SilenceError  the API server did not answer
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ import urllib3
 import yaml
 from kubernetes.client import ApiClient, Configuration
 from kubernetes.client.exceptions import ApiException
-from kubernetes.config import ConfigException, kube_config, load_incluster_config
+from kubernetes.config import ConfigException, kube_config, load_incluster_config, load_kube_config
 
 from pilot_identity import __version__
 from pilot_identity.cli.failures import AnswerError, CliError, SilenceError
@@ -69,22 +69,32 @@ class Session:
             CliError: no usable kubeconfig, or no such context.
         """
         configuration = Configuration()
-        files = kubeconfig or os.environ.get("KUBECONFIG", "")
-        in_pod = not files and not context and not Path(kube_config.KUBE_CONFIG_DEFAULT_LOCATION).exists()
-        if in_pod and os.environ.get("KUBERNETES_SERVICE_HOST"):
-            return cls(_pod(configuration), namespace or POD_NAMESPACE.read_text(encoding="utf-8").strip())
-        path = files or str(Path("~/.kube/config").expanduser())
+        default = Path("~/.kube/config").expanduser()
+        path = kubeconfig or os.environ.get("KUBECONFIG", "")
+        if not path and not context and not default.exists() and "KUBERNETES_SERVICE_HOST" in os.environ:
+            return _in_pod(configuration, namespace)
+        path = path or str(default)
         try:
-            kube_config.load_kube_config(path, context or None, client_configuration=configuration)
-            contexts, current = kube_config.list_kube_config_contexts(path)
+            load_kube_config(  # type: ignore[no-untyped-call]
+                path, context or None, client_configuration=configuration
+            )
+            merged = kube_config.KubeConfigMerger(path).config.value  # type: ignore[no-untyped-call]
+            wanted = context or merged["current-context"]
+            chosen = next(
+                each.value["context"] for each in merged["contexts"] if each.value["name"] == wanted
+            )
         except (ConfigException, OSError, yaml.YAMLError, TypeError, AttributeError, KeyError) as error:
             raise _unusable(error, context) from error
-        chosen = next((each for each in contexts if each["name"] == context), current)
-        return cls(configuration, namespace or chosen["context"].get("namespace") or "default")
+        return cls(configuration, namespace or chosen.get("namespace") or "default")
+
+    @property
+    def server(self) -> str:
+        """The API server's URL."""
+        return str(self._client.configuration.host)
 
     def close(self) -> None:
         """Close every connection."""
-        self._client.close()
+        self._client.close()  # type: ignore[no-untyped-call]
 
     def user(self) -> User:
         """Who we are, by the API server's own word; asked once."""
@@ -213,19 +223,22 @@ class Session:
         return answer
 
 
-def _pod(configuration: Configuration) -> Configuration:
+def _in_pod(configuration: Configuration, namespace: str) -> Session:
+    """Log in as the service account of the pod that this runs in."""
     try:
-        load_incluster_config(client_configuration=configuration)
+        load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        return Session(configuration, namespace or POD_NAMESPACE.read_text(encoding="utf-8").strip())
     except (ConfigException, OSError) as error:
         raise CliError("no kubeconfig, and the pod's service account cannot be used") from error
-    return configuration
 
 
 def _unusable(error: Exception, context: str) -> CliError:
     hint = "set KUBECONFIG or --kubeconfig to one that works with kubectl; try `kubectl config get-contexts`"
     # The client's own messages name files, contexts and users, never what the fields hold.
     told = str(error) if isinstance(error, (ConfigException, OSError)) else "it is no kubeconfig"
-    return CliError(f"the kubeconfig cannot be used{f' with context {context}' if context else ''}: {told}", hint)
+    return CliError(
+        f"the kubeconfig cannot be used{f' with context {context}' if context else ''}: {told}", hint
+    )
 
 
 def _events(answer: urllib3.BaseHTTPResponse) -> Iterator[Document]:
@@ -252,16 +265,18 @@ def _translated(request: str) -> Iterator[None]:
             "the API server's certificate is not the one that the kubeconfig vouches for",
             "check certificate-authority and server in the kubeconfig",
         ) from error
-    except urllib3.exceptions.TimeoutError as error:
-        raise SilenceError(
-            f"{request}: the API server did not answer in time", "try again; is the cluster reachable?"
-        ) from error
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise SilenceError(
-            f"{request}: the API server cannot be reached", "check server in the kubeconfig, and the network"
-        ) from error
+        # What cannot be connected to at all counts as a timeout with this library.
+        is_late = isinstance(error, urllib3.exceptions.TimeoutError)
+        if is_late and not isinstance(error, urllib3.exceptions.NewConnectionError):
+            told, hint = "did not answer in time", "try again; is the cluster overloaded, or the network cut?"
+        else:
+            told, hint = "cannot be reached", "check server in the kubeconfig, and the network"
+        raise SilenceError(f"{request}: the API server {told}", hint) from error
     except (ApiException, ConfigException) as error:
-        raise CliError(f"{request}: the login of the kubeconfig failed", "log in again as for kubectl") from error
+        raise CliError(
+            f"{request}: the login of the kubeconfig failed", "log in again as for kubectl"
+        ) from error
 
 
 def _refusal(status: int, content: bytes, request: str) -> AnswerError:

@@ -66,8 +66,29 @@ class EntryType(StrEnum):
 
     Should someone have taken it away before that was looked at, it lapses by itself at `notAfter`.
     """
+    GRANT_EMERGENCY = "dev.pilotidentity.grant.emergency.v1"
+    """Someone broke the glass: a grant is issued without approvals; who, what for, until when to review it."""
     GRANT_CLOSED = "dev.pilotidentity.grant.closed.v1"
-    """A grant ended; how, why, and when its credentials were withdrawn."""
+    """A grant ended; how, why, when its credentials were withdrawn, and what showed that they are."""
+    APPROVAL_GIVEN = "dev.pilotidentity.approval.given.v1"
+    """A person who may said Approve or Deny: who, of what groups, to exactly what, why."""
+    APPROVAL_VOID = "dev.pilotidentity.approval.void.v1"
+    """An approval counts for nothing, and why: its approver has no say, or what it was about changed."""
+    REVIEW_OWED = "dev.pilotidentity.pilot.review-owed.v1"
+    """A pilot must be reviewed because of an emergency grant: by when, and who asked for the grant."""
+    PILOT_REVIEWED = "dev.pilotidentity.pilot.reviewed.v1"
+    """A person reviewed a pilot after its emergency grants: who, why, and which grants."""
+    GRANT_PROVEN = "dev.pilotidentity.grant.proven.v1"
+    """What could not be shown when the grant ended is shown now: nothing of it gives access any more."""
+    GRANT_UNPROVEN = "dev.pilotidentity.grant.unproven.v1"
+    """The end of a grant's access is not shown after a while; with `letGo` the object is gone nevertheless.
+
+    Then this is the tombstone: `left` names what could not be shown to be gone, and when it lapses by itself.
+    """
+    ACTIVITY_RECORDED = "dev.pilotidentity.activity.recorded.v1"
+    """What a grant's agent, or a tool that it uses, says was done: their claim, tied to one credential."""
+    ACCESS_SEEN = "dev.pilotidentity.access.seen.v1"
+    """What the API server says a grant's account asked it for since the last such entry: the source's word."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Iterable, Sequence
 
-from pilot_identity.core.audit.merkle import EMPTY_ROOT, node_hash
+from pilot_identity.core.audit.merkle import EMPTY_ROOT, Frontier, node_hash
 
 
 class ProofError(ValueError):
@@ -54,6 +54,16 @@ class Tree:
         """The root of the `index`-th perfect subtree over `2^level` entries."""
         return self._levels[level][index]
 
+    def frontier(self) -> Frontier:
+        """The right edge as it is; it grows apart from this tree."""
+        return Frontier(self.size, self.subtrees(0, self.size))
+
+    def truncate(self, size: int) -> None:
+        """Forget every entry from `size` on."""
+        self._require(size)
+        for level, nodes in enumerate(self._levels):
+            del nodes[size >> level :]
+
     def root(self, size: int | None = None) -> bytes:
         """The root of the tree as it was at `size`, by default as it is.
 
@@ -62,7 +72,7 @@ class Tree:
         """
         size = self.size if size is None else size
         self._require(size)
-        return self._range(0, size) if size else EMPTY_ROOT
+        return join(self.subtrees(0, size))
 
     def inclusion(self, index: int, size: int) -> tuple[bytes, ...]:
         """The audit path of an entry in the tree at `size`, from its sibling up (RFC 6962 §2.1.1).
@@ -108,25 +118,36 @@ class Tree:
             path.append(self._range(start, end))
         return tuple(reversed(path))
 
-    def _range(self, start: int, end: int) -> bytes:
-        """The RFC's MTH(D[start:end]) where `start` is a multiple of the power of two at or above the length.
+    def subtrees(self, start: int, end: int) -> list[bytes]:
+        """The roots of the perfect subtrees that make up a range of entries, left to right.
 
-        That holds for every range that the definition splits off, so each perfect subtree inside lies on its
-        own level's grid.
+        `start` is a multiple of the power of two at or above the range's length. That holds for every range
+        that the definition splits off, so each perfect subtree inside lies on its own level's grid.
         """
         roots: list[bytes] = []
         while start < end:
             level = (end - start).bit_length() - 1
             roots.append(self._levels[level][start >> level])
             start += 1 << level
-        node = roots.pop()
-        while roots:
-            node = node_hash(roots.pop(), node)
-        return node
+        return roots
+
+    def _range(self, start: int, end: int) -> bytes:
+        """The RFC's MTH(D[start:end])."""
+        return join(self.subtrees(start, end))
 
     def _require(self, size: int) -> None:
         if not 0 <= size <= self.size:
             raise ProofError(f"the tree has {self.size} entries, it was never of size {size}")
+
+
+def join(subtrees: Sequence[bytes]) -> bytes:
+    """The root over perfect subtrees of falling size, joined from the right as the RFC splits."""
+    if not subtrees:
+        return EMPTY_ROOT
+    *rest, node = subtrees
+    for subtree in reversed(rest):
+        node = node_hash(subtree, node)
+    return node
 
 
 def _split(size: int) -> int:
@@ -159,9 +180,7 @@ def verify_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes], 
         raise ProofError(f"the path of entry {index} leads to root {node.hex()}, not {root.hex()}")
 
 
-def verify_consistency(
-    old: int, new: int, path: Sequence[bytes], old_root: bytes, new_root: bytes
-) -> None:
+def verify_consistency(old: int, new: int, path: Sequence[bytes], old_root: bytes, new_root: bytes) -> None:
     """Check that the tree of `new_root` begins with all of the tree of `old_root` (RFC 9162 §2.1.4.2).
 
     Every tree begins with the empty one, and a tree with itself; these two have an empty proof.
@@ -172,11 +191,8 @@ def verify_consistency(
     if not 0 <= old <= new:
         raise ProofError(f"a log only grows, got size {old} and then {new}")
     if old in {0, new}:
-        expected = EMPTY_ROOT if old == 0 else new_root
-        if path:
-            raise ProofError(f"the proof from size {old} to {new} is empty, got {len(path)} hashes")
-        if not hmac.compare_digest(old_root, expected):
-            raise ProofError(f"at size {old} the root is {expected.hex()}, not {old_root.hex()}")
+        _require_empty(old, new, path)
+        _require_same(old_root, EMPTY_ROOT if old == 0 else new_root, f"the root at size {old}")
         return
     position, last = old - 1, new - 1
     while position & 1:
@@ -189,8 +205,7 @@ def verify_consistency(
         if last == 0:
             raise ProofError(f"the proof from size {old} to {new} is too long")
         if position & 1 or position == last:
-            old_node = node_hash(sibling, old_node)
-            new_node = node_hash(sibling, new_node)
+            old_node, new_node = node_hash(sibling, old_node), node_hash(sibling, new_node)
             while not position & 1 and position:
                 position, last = position >> 1, last >> 1
         else:
@@ -198,7 +213,15 @@ def verify_consistency(
         position, last = position >> 1, last >> 1
     if last:
         raise ProofError(f"the proof from size {old} to {new} is too short")
-    if not hmac.compare_digest(old_node, old_root):
-        raise ProofError(f"the proof does not contain the tree of size {old} with root {old_root.hex()}")
-    if not hmac.compare_digest(new_node, new_root):
-        raise ProofError(f"the proof does not lead to the tree of size {new} with root {new_root.hex()}")
+    _require_same(old_node, old_root, f"the old root, at size {old},")
+    _require_same(new_node, new_root, f"the new root, at size {new},")
+
+
+def _require_empty(old: int, new: int, path: Sequence[bytes]) -> None:
+    if path:
+        raise ProofError(f"the proof from size {old} to {new} is empty, got {len(path)} hashes")
+
+
+def _require_same(proven: bytes, claimed: bytes, what: str) -> None:
+    if not hmac.compare_digest(proven, claimed):
+        raise ProofError(f"{what} is proven to be {proven.hex()}, not {claimed.hex()}")

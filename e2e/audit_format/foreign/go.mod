@@ -1,8 +1,10 @@
-module pilotidentity.dev/e2e/audit-format/fsck
+module pilotidentity.dev/e2e/audit-format/foreign
 
-go 1.26
+go 1.26.0
 
 tool github.com/transparency-dev/tessera/cmd/fsck
+
+require golang.org/x/mod v0.42.0
 
 require (
 	github.com/RobinUS2/golang-moving-average v1.0.0 // indirect
@@ -34,7 +36,6 @@ require (
 	go.opentelemetry.io/otel v1.40.0 // indirect
 	go.opentelemetry.io/otel/metric v1.40.0 // indirect
 	go.opentelemetry.io/otel/trace v1.40.0 // indirect
-	golang.org/x/mod v0.33.0 // indirect
 	golang.org/x/sync v0.19.0 // indirect
 	golang.org/x/sys v0.41.0 // indirect
 	golang.org/x/text v0.34.0 // indirect

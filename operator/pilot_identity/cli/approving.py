@@ -1,0 +1,146 @@
+"""`approve` and `deny`: one person's word on exactly what is on the screen."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from pilot_identity.cli.completion import grant_names
+from pilot_identity.cli.failures import CliError
+from pilot_identity.cli.matter import Matter, describe, read_matter
+from pilot_identity.cli.options import Place, TimeoutOption, in_place
+from pilot_identity.cli.output import Format, say, show_objects, tell
+from pilot_identity.cli.reading import as_approval, duration
+from pilot_identity.cli.session import Document, collection, reference
+from pilot_identity.cli.waiting import Target, wait_for
+from pilot_identity.core.decisions.grants.approving import APPROVE, DENY, GRANT
+from pilot_identity.core.resources.approval import Approval
+from pilot_identity.core.resources.conditions import Condition, ConditionType, Reason, find
+from pilot_identity.core.resources.durations import Duration
+from pilot_identity.core.resources.metadata import API_VERSION
+
+GrantArgument = Annotated[str, typer.Argument(help="The waiting grant.", autocompletion=grant_names)]
+ReasonOption = Annotated[str, typer.Option("--reason", "-r", help="Why; it is recorded.")]
+TicketOption = Annotated[str, typer.Option("--ticket", help="Where it was discussed.")]
+WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is known to count.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; you have read what it is.")]
+
+
+@in_place
+def approve(  # noqa: PLR0913, PLR0917 - typer reads a verb's options from its parameters
+    place: Place,
+    grant: GrantArgument,
+    reason: ReasonOption,
+    ticket: TicketOption = "",
+    yes: YesOption = False,
+    wait: WaitOption = True,
+    timeout: TimeoutOption = "30s",
+) -> None:
+    """Approve a grant as it is now: who asked, for what, for how long are shown, and you are asked.
+
+    The approval is bound to exactly that. If the pilot, its owners or the stage's rules change before the
+    grant is issued, it is void. Waits until the operator says whether it counts.
+    """
+    patience = duration(timeout, "--timeout") if wait else None
+    _decide(place, grant, Word(APPROVE, reason, ticket), is_sure=yes, timeout=patience)
+
+
+@in_place
+def deny(  # noqa: PLR0913, PLR0917
+    place: Place,
+    grant: GrantArgument,
+    reason: ReasonOption,
+    ticket: TicketOption = "",
+    yes: YesOption = False,
+    wait: WaitOption = True,
+    timeout: TimeoutOption = "30s",
+) -> None:
+    """Deny a grant that waits for approval. One denial is final."""
+    patience = duration(timeout, "--timeout") if wait else None
+    _decide(place, grant, Word(DENY, reason, ticket), is_sure=yes, timeout=patience)
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What a person says."""
+
+    decision: str
+    reason: str
+    ticket: str
+
+
+def _decide(place: Place, name: str, word: Word, *, is_sure: bool, timeout: Duration | None) -> None:
+    matter = read_matter(place.session, place.namespace, name)
+    for line in describe(matter, dt.datetime.now(dt.UTC)):
+        tell(line)
+    if not is_sure and not _confirmed(f"{word.decision} this as {place.session.user().name}?"):
+        raise CliError("nothing was said: not confirmed", "--yes confirms beforehand")
+    body = _body(place, matter, word)
+    made = place.session.create(collection("Approval", place.namespace), body)
+    told = None
+    if timeout is not None:
+        made = _wait(place, made, timeout)
+        told = _told(as_approval(made))
+    approval = as_approval(made).metadata.name
+    if place.output is Format.NAME:
+        say(reference("Approval", approval))
+    elif not place.output.is_for_people:
+        show_objects([made], place.output)
+    elif told is None or told.reason in _HEARD:
+        said = "approved" if word.decision == APPROVE else "denied"
+        say(f"{said} grant {name} (Approval {approval})" + (f": {told.message}" if told is not None else ""))
+    if told is not None and told.reason not in _HEARD:
+        raise CliError(f"your word (Approval {approval}) does not count: {told.message}")
+
+
+_HEARD = frozenset({Reason.COUNTED, Reason.WAITING})
+
+
+def _told(approval: Approval) -> Condition | None:
+    """What the operator says of an approval; `None` where it has not looked at it yet."""
+    return find(approval.status.conditions, ConditionType.READY)
+
+
+def _wait(place: Place, made: Document, timeout: Duration) -> Document:
+    name = made["metadata"]["name"]
+    seen = wait_for(
+        place.session,
+        Target("Approval", place.namespace, name),
+        is_so=lambda seen: seen is None or _told(as_approval(seen)) is not None,
+        what=lambda: f"the operator has not looked at Approval {name}; is it running?",
+        timeout=timeout,
+    )
+    if seen is None:
+        raise CliError(f"Approval {name} was deleted before it was looked at")
+    return seen
+
+
+def _confirmed(question: str) -> bool:
+    """Ask on the terminal; where nobody can answer, the answer is no."""
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort:
+        return False
+
+
+def _body(place: Place, matter: Matter, word: Word) -> Document:
+    user, metadata = place.session.user(), matter.grant.metadata
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "Approval",
+        "metadata": {"generateName": f"{metadata.name[:52]}-"},
+        "spec": {
+            "subject": {"kind": "TaskGrant", "name": metadata.name, "uid": metadata.uid},
+            "purpose": GRANT,
+            "digest": matter.digest,
+            "decision": word.decision,
+            "reason": word.reason,
+            # The API server stamps these two where it can, and elsewhere wants exactly them.
+            "approver": user.name,
+            "approverGroups": list(user.groups),
+            **({"ticket": word.ticket} if word.ticket else {}),
+        },
+    }

@@ -1,0 +1,139 @@
+"""Printing: entries as lines for people or for programs, and what a verification did and did not check."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from pilot_identity.cli.audit.reading import KeyOrigin, OpenLog
+from pilot_identity.cli.output import say
+from pilot_identity.cli.text import clock, plain
+from pilot_identity.core.audit.entries import EntryError, RecordedEntry, decode_entry
+from pilot_identity.core.audit.findings import Report
+
+_PREFIX = "dev.pilotidentity."
+_TELLING = ("reason", "requestedBy", "changedBy", "message")
+"""The fields of an entry's data that say in a line why it is there."""
+
+
+def entry_line(index: int, encoded: bytes) -> str:
+    """An entry in one line: its index, time, what happened to what, and why."""
+    try:
+        entry = decode_entry(encoded)
+    except EntryError as error:
+        return f"{index:>8}  {error}"
+    what = entry.type.removeprefix(_PREFIX).removesuffix(".v1")
+    return plain(f"{index:>8}  {clock(entry.time)}  {what:<24}  {entry.subject}{_why(entry)}")
+
+
+def _why(entry: RecordedEntry) -> str:
+    told = [
+        f"{name}={value}" for name in _TELLING if isinstance(value := entry.data.get(name), str) and value
+    ]
+    return "  " + " ".join(told) if told else ""
+
+
+def print_entry(index: int, encoded: bytes, *, as_json: bool) -> None:
+    """Print an entry, for programs as one line of JSON with its index."""
+    if as_json:
+        # The entry's own bytes: what was hashed is what is shown.
+        sys.stdout.write(f'{{"index":{index},"entry":{_ascii(encoded)}}}\n')
+        sys.stdout.flush()
+    else:
+        say(entry_line(index, encoded))
+
+
+def _ascii(encoded: bytes) -> str:
+    """JSON with every character beyond ASCII escaped, which says the same and moves no terminal's cursor."""
+    text = encoded.decode(errors="backslashreplace")
+    return "".join(char if char.isascii() and char.isprintable() else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    units = char.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
+
+
+def whole_entry(encoded: bytes) -> str:
+    """An entry over several lines, indented."""
+    lines = msgspec.json.format(encoded, indent=2).split(b"\n")
+    return "\n".join(_ascii(line) for line in lines)
+
+
+def checked(report: Report, log: OpenLog) -> Iterator[str]:
+    """What the verification did check, a sentence each."""
+    yield f"{report.entries} entries in {report.parts} stored parts: each hash, and the root over all"
+    yield f"{report.signatures} signed heads, by key {log.verifier} ({log.key_origin})"
+    yield "that each entry is a canonical CloudEvent of this log, with an id that no other has"
+    yield "that no index is missing between the first entry and the signed head"
+    if report.seen is not None and report.goes_on:
+        yield f"that all of it begins with the {report.seen.size} entries whose head was seen before"
+
+
+def not_checked(report: Report, log: OpenLog) -> Iterator[str]:
+    """What it did not, and what that leaves open."""
+    yield (
+        "whether everything that happened was logged: this verifies what is in the log, not what should be"
+    )
+    yield "whether what entries say is true, and whether their decisions were right"
+    yield (
+        "any witness's cosignature: whoever holds the log's key can show others another log, or this one "
+        "without entries newer than the head that you remember"
+    )
+    if report.seen is None:
+        yield (
+            "whether it was rewritten or cut before now: no head was seen here before; this one is remembered"
+        )
+    elif report.goes_on is None:
+        yield "whether it goes on from the head that was seen before: it does not verify that far"
+    if log.key_origin is KeyOrigin.PUBLISHED:
+        yield (
+            "whether the key is the operator's: it was found beside the log; compare it with one from "
+            "elsewhere, or give that with --vkey"
+        )
+
+
+def print_report(report: Report, log: OpenLog) -> None:
+    """Print a verdict for people."""
+    say(f"log      {log.verifier.name}")
+    say(f"at       {log.place.name}")
+    if report.head is not None:
+        say(f"head     {report.head.size} entries, root {report.head.root.hex()}")
+    say("verdict  " + ("sound" if report.is_sound else "BROKEN"))
+    if report.is_sound:
+        say("")
+        say("Checked:")
+        for line in checked(report, log):
+            say(f"  - {line}")
+    say("")
+    say("Not checked:")
+    for line in not_checked(report, log):
+        say(f"  - {line}")
+
+
+def report_data(report: Report, log: OpenLog) -> Mapping[str, Any]:
+    """A verdict for programs."""
+    head = report.head
+    return {
+        "sound": report.is_sound,
+        "log": log.verifier.name,
+        "place": log.place.name,
+        "vkey": str(log.verifier),
+        "vkeyFrom": str(log.key_origin),
+        "entries": report.entries,
+        "signedHeads": report.signatures,
+        "head": {"size": head.size, "root": head.root.hex(), "note": report.note}
+        if head is not None
+        else None,
+        "unprovenFrom": report.unproven_from,
+        "seen": {"size": report.seen.size, "goesOn": report.goes_on} if report.seen is not None else None,
+        "findings": [
+            {"flaw": str(each.flaw), "where": each.where, "index": each.index, "message": each.message}
+            for each in report.findings
+        ],
+        "checked": list(checked(report, log)) if report.is_sound else [],
+        "notChecked": list(not_checked(report, log)),
+    }

@@ -1,0 +1,180 @@
+"""Reading: a whole log, verified against what was seen before, as every verb here begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from pilot_identity.cli.audit.memory import Memory
+from pilot_identity.cli.audit.sources import ClusterLog, Place, at_url, in_cluster, in_directory
+from pilot_identity.cli.failures import CliError, UsageError
+from pilot_identity.cli.files import read_bounded
+from pilot_identity.cli.output import tell
+from pilot_identity.cli.session import Session
+from pilot_identity.core.audit.checkpoint import Checkpoint, CheckpointError, LogVerifier
+from pilot_identity.core.audit.findings import Report
+from pilot_identity.core.audit.proofs import Tree
+from pilot_identity.core.audit.verify import Verification
+
+DEFAULT_NAMESPACE = "pilot-identity-system"
+_MAX_VKEY_BYTES = 4096
+_SHOWN_FINDINGS = 20
+
+
+class KeyOrigin(StrEnum):
+    """Where the verifier key came from, which is how far the whole verification can be trusted."""
+
+    GIVEN = "given"
+    """On the command line."""
+    REMEMBERED = "remembered"
+    """From an earlier verification of the same place."""
+    PUBLISHED = "published"
+    """From beside the log itself: whoever could replace the log could replace it, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """What the common options say."""
+
+    place: str
+    namespace: str
+    context: str
+    kubeconfig: str
+    vkey: str
+
+
+@dataclass(slots=True)
+class OpenLog:
+    """A log that can be read, and what is known of it beforehand.
+
+    Attributes:
+        seen: the newest head that was seen, and its note.
+        cluster: its ConfigMaps, where it is in a cluster.
+    """
+
+    place: Place
+    verifier: LogVerifier
+    key_origin: KeyOrigin
+    memory: Memory
+    seen: tuple[Checkpoint, str] | None
+    cluster: ClusterLog | None = None
+    verification: Verification = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin a verification that holds the log to what was seen."""
+        self.verification = self._begin()
+
+    def _begin(self) -> Verification:
+        return Verification(self.verifier, self.seen[0] if self.seen is not None else None)
+
+    def read(self, observe: Callable[[int, bytes], None] = lambda _index, _entry: None) -> Report:
+        """Verify all of it, and remember its head where nothing is wrong.
+
+        `observe` gets each entry once and in order, before the log is known to be sound.
+        """
+        self.verification = self._begin()
+        for part in self.place.source.parts():
+            for index, entry in self.verification.absorb(part):
+                observe(index, entry)
+        report = self.verification.report()
+        self.remember(report)
+        return report
+
+    def read_sound(self, observe: Callable[[int, bytes], None] = lambda _index, _entry: None) -> Report:
+        """Verify all of it.
+
+        Raises:
+            CliError: something is wrong with it; nothing that it says is passed on as its word.
+        """
+        report = self.read(observe)
+        if not report.is_sound:
+            tell_findings(report)
+            raise CliError("the log does not verify", "see `kubectl pilot audit verify`")
+        return report
+
+    def remember(self, report: Report) -> None:
+        """Take down the head of a log that verified."""
+        if report.is_sound:
+            self.memory.remember(self.place.name, self.verifier, report.note)
+
+    @property
+    def tree(self) -> Tree:
+        """The tree of the entries that were read."""
+        return self.verification.tree
+
+
+@contextmanager
+def opened(where: Where) -> Iterator[OpenLog]:
+    """Open the log that the options name.
+
+    Raises:
+        CliError: it is not reachable, or there is no key to verify it with.
+    """
+    if where.place:
+        place = at_url(where.place) if "://" in where.place else in_directory(Path(where.place))
+        yield _keyed(place, where)
+        return
+    namespace = where.namespace or DEFAULT_NAMESPACE
+    session = Session.open(kubeconfig=where.kubeconfig, context=where.context, namespace=namespace)
+    try:
+        place, cluster = in_cluster(session, namespace)
+        log = _keyed(place, where)
+        log.cluster = cluster
+        yield log
+    finally:
+        session.close()
+
+
+def tell_findings(report: Report) -> None:
+    """Print what is wrong on stderr."""
+    for finding in report.findings[:_SHOWN_FINDINGS]:
+        tell(str(finding))
+    if len(report.findings) > _SHOWN_FINDINGS:
+        tell(f"… and {len(report.findings) - _SHOWN_FINDINGS} more")
+    if report.unproven_from < report.entries:
+        tell(f"entries {report.unproven_from} to {report.entries - 1} are under no signed head that verified")
+
+
+def read_vkey(given: str) -> LogVerifier:
+    """A vkey, or the file that holds it.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    path = Path(given)
+    text = read_bounded(path, _MAX_VKEY_BYTES, "--vkey") if "+" not in given or path.is_file() else given
+    try:
+        return LogVerifier.parse(text)
+    except CheckpointError as error:
+        raise UsageError(f"--vkey: {error}") from error
+
+
+def _keyed(place: Place, where: Where) -> OpenLog:
+    memory = Memory.of_user()
+    remembered = memory.key_at(place.name)
+    if where.vkey:
+        verifier, origin = read_vkey(where.vkey), KeyOrigin.GIVEN
+    elif remembered:
+        verifier, origin = LogVerifier.parse(remembered), KeyOrigin.REMEMBERED
+    elif place.published_key:
+        try:
+            verifier, origin = LogVerifier.parse(place.published_key), KeyOrigin.PUBLISHED
+        except CheckpointError as error:
+            raise CliError(
+                f"the key published in {place.name} is none: {error}", "give one with --vkey"
+            ) from error
+    else:
+        raise CliError(
+            f"{place.name} has no log, or does not publish its key, or you may not read it",
+            "give the key with --vkey, and the operator's namespace with -n",
+        )
+    if place.published_key and place.published_key != str(verifier):
+        tell(
+            f"warning: the key published in {place.name} is {place.published_key}, "
+            f"verified is with the one {origin}: {verifier}; "
+            "should the new one be right, give it once with --vkey"
+        )
+    return OpenLog(place, verifier, origin, memory, memory.head(verifier))

@@ -1,0 +1,178 @@
+"""Sources: where a stored log is read from. Everything read is bounded, nothing of it is believed."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from http import HTTPStatus
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import urllib3
+
+from pilot_identity import __version__
+from pilot_identity.cli.failures import AnswerError, CliError, UsageError
+from pilot_identity.cli.session import Session, core
+from pilot_identity.core.audit.entries import MAX_ENTRY_BYTES
+from pilot_identity.core.audit.reader import ConfigMapLog, TiledLog
+from pilot_identity.core.audit.tiles import WIDTH
+from pilot_identity.core.audit.verify import LogSource
+from pilot_identity.core.resources.metadata import GROUP
+
+VKEY_FILE = "vkey"
+VERIFIER_CONFIG_MAP = "audit-verifier"
+SELECTOR = f"{GROUP}/audit in (group,tile)"
+PAGE = 50
+"""ConfigMaps in one answer: each may have 1 MiB."""
+RELISTS = 3
+MAX_FILE_BYTES = WIDTH * (MAX_ENTRY_BYTES + 2)
+"""A full bundle of the largest entries; no other file is larger."""
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 30.0
+AHEAD = 16
+"""Files that are asked for at a time, because a web server's answers are slow but independent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A log in its place.
+
+    Attributes:
+        name: the place, in one form, so that it can be recognised.
+        source: its parts.
+        published_key: the vkey as it is published beside the log; empty where none is.
+    """
+
+    name: str
+    source: LogSource
+    published_key: str
+
+
+class ClusterLog:
+    """The ConfigMaps of the operator's namespace.
+
+    Attributes:
+        revision: where a watch takes over, once all was listed.
+    """
+
+    def __init__(self, session: Session, namespace: str) -> None:
+        self.session = session
+        self.path = core(namespace, "configmaps")
+        self.revision = ""
+
+    def items(self) -> Iterator[Mapping[str, Any]]:
+        """Yield all in the order of their names, as they were at one moment.
+
+        Raises:
+            AnswerError: with 410, where reading took longer than the server remembers that moment.
+        """
+        query = {"limit": str(PAGE), "labelSelector": SELECTOR}
+        while True:
+            page = self.session.call("GET", self.path, query=query)
+            yield from page["items"]
+            self.revision = page["metadata"]["resourceVersion"]
+            token = page["metadata"].get("continue")
+            if not token:
+                return
+            query["continue"] = token
+
+
+def in_cluster(session: Session, namespace: str) -> tuple[Place, ClusterLog]:
+    """The log in a cluster."""
+    log = ClusterLog(session, namespace)
+    verifier = session.find(core(namespace, "configmaps", VERIFIER_CONFIG_MAP)) or {}
+    published = str((verifier.get("data") or {}).get("vkey", "")).strip()
+    name = f"{session.server}/namespaces/{namespace}"
+    return Place(name, ConfigMapLog(log.items), published), log
+
+
+def in_directory(directory: Path) -> Place:
+    """A log that was exported or copied into a directory."""
+    if not directory.is_dir():
+        raise UsageError(
+            f"--from {directory}: there is no such directory", "give a directory, or a URL with http(s)://"
+        )
+    root = directory.resolve()
+
+    def fetch(path: str) -> bytes | None:
+        try:
+            with (root / path).open("rb") as file:
+                content = file.read(MAX_FILE_BYTES + 1)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise CliError(f"{root / path} cannot be read: {error.strerror}") from error
+        return _bounded(content, f"{root / path}")
+
+    return _tiled(root.as_uri(), fetch, lambda paths: map(fetch, paths))
+
+
+def at_url(url: str) -> Place:
+    """A log that a web server has in the layout of tlog-tiles."""
+    prefix = url.rstrip("/")
+    if urlsplit(prefix).scheme not in {"http", "https"} or not urlsplit(prefix).hostname:
+        raise UsageError(f"--from {url}: a URL begins with http:// or https://")
+    pool = urllib3.PoolManager(
+        maxsize=AHEAD,
+        block=True,
+        retries=urllib3.Retry(total=2, redirect=2, status=0, backoff_factor=0.2),
+        timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=ANSWER_SECONDS),
+        headers={"User-Agent": f"kubectl-pilot/{__version__}", "Accept-Encoding": "gzip"},
+    )
+
+    def fetch(path: str) -> bytes | None:
+        try:
+            answer = pool.request("GET", f"{prefix}/{path}", preload_content=False)
+            try:
+                content = answer.read(MAX_FILE_BYTES + 1, decode_content=True)
+            finally:
+                answer.close()
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise CliError(f"{prefix}/{path} cannot be read", "check the URL and the network") from error
+        if answer.status in {HTTPStatus.NOT_FOUND, HTTPStatus.GONE}:
+            return None
+        if answer.status != HTTPStatus.OK:
+            raise CliError(f"{prefix}/{path}: the server answers {answer.status}")
+        return _bounded(content, f"{prefix}/{path}")
+
+    def fetch_all(paths: Iterable[str]) -> Iterator[bytes | None]:
+        coming = iter(paths)
+        with ThreadPoolExecutor(AHEAD) as threads:
+            asked: deque[Future[bytes | None]] = deque(
+                threads.submit(fetch, path) for path in islice(coming, AHEAD)
+            )
+            while asked:
+                yield asked.popleft().result()
+                asked.extend(threads.submit(fetch, path) for path in islice(coming, 1))
+
+    return _tiled(prefix, fetch, fetch_all)
+
+
+def _tiled(
+    name: str,
+    fetch: Callable[[str], bytes | None],
+    fetch_all: Callable[[Iterable[str]], Iterator[bytes | None]],
+) -> Place:
+    published = (fetch(VKEY_FILE) or b"").decode(errors="replace").strip()
+    return Place(name, TiledLog(fetch, fetch_all), published)
+
+
+def _bounded(content: bytes, where: str) -> bytes:
+    if len(content) > MAX_FILE_BYTES:
+        raise CliError(f"{where} has more than {MAX_FILE_BYTES} bytes; no file of a log is that large")
+    return content
+
+
+def whole(read: Callable[[], Any]) -> Any:
+    """Read a log, and once more from the beginning where the cluster's memory was too short for it."""
+    for attempt in range(RELISTS):
+        try:
+            return read()
+        except AnswerError as error:
+            if error.status != HTTPStatus.GONE or attempt == RELISTS - 1:
+                raise
+    raise AssertionError("the last attempt returns or raises")

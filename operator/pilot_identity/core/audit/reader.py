@@ -1,0 +1,184 @@
+"""Readers: how a stored log becomes the parts that `verify` takes.
+
+Two layouts are read: static files as C2SP tlog-tiles.md lays them out, in a directory or on a web server, and
+the operator's ConfigMaps. Getting the bytes is the caller's; so a new place is a function, not a reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pilot_identity.core.audit.checkpoint import Checkpoint, CheckpointError
+from pilot_identity.core.audit.compacted import NAME_PREFIX as TILE_PREFIX
+from pilot_identity.core.audit.compacted import Compacted, TileName
+from pilot_identity.core.audit.groups import NAME_PREFIX as GROUP_PREFIX
+from pilot_identity.core.audit.groups import BrokenLogError, Group
+from pilot_identity.core.audit.tiles import (
+    ENTRIES,
+    HASH_BYTES,
+    WIDTH,
+    Tile,
+    TileError,
+    decode_bundle,
+    decode_tile,
+    row,
+    tiles_of,
+)
+from pilot_identity.core.audit.verify import Part, Segment, StoredHead, StoredTile, Unreadable
+
+CHECKPOINT = "checkpoint"
+_MOST_MISSES = 16
+"""In a row: a head of any size is easily forged, and must not make anybody ask for millions of files."""
+Fetch = Callable[[str], bytes | None]
+"""Returns the file at a path below the log's prefix; `None` where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class TiledLog:
+    """A log in the layout of tlog-tiles.
+
+    Attributes:
+        fetch: reads one file.
+        fetch_all: reads many, in order; where that pays, ahead of their use.
+        most: no more entries than these are read, whatever the head says: it is not yet verified.
+    """
+
+    fetch: Fetch
+    fetch_all: Callable[[Iterable[str]], Iterator[bytes | None]]
+    most: int = 100_000_000
+
+    def parts(self) -> Iterator[Part]:
+        """Yield the head, the higher tiles, and then each bundle with its tile."""
+        note = self.fetch(CHECKPOINT)
+        if note is None:
+            yield Unreadable(CHECKPOINT, "there is no file of this name")
+            return
+        try:
+            text = note.decode()
+            size = Checkpoint.parse_body(text.rpartition("\n\n")[0] + "\n").size
+        except (UnicodeDecodeError, CheckpointError) as error:
+            yield Unreadable(CHECKPOINT, str(error))
+            return
+        yield StoredHead(CHECKPOINT, text)
+        if size > self.most:
+            yield Unreadable(CHECKPOINT, f"its size is {size}, at most {self.most} entries are read")
+            return
+        yield from self._upper(size)
+        yield from self._segments(size)
+
+    def _upper(self, size: int) -> Iterator[Part]:
+        tiles = [tile for tile in tiles_of(size) if tile.level]
+        for tile, encoded in zip(tiles, self.fetch_all(tile.path for tile in tiles), strict=True):
+            hashes = self._hashes(tile, encoded)
+            yield hashes if isinstance(hashes, Unreadable) else StoredTile(tile.path, tile, hashes)
+
+    def _segments(self, size: int) -> Iterator[Part]:
+        tiles = list(row(0, size))
+        paths = (path for tile in tiles for path in (tile.path, Tile(ENTRIES, tile.index, tile.width).path))
+        files, misses = self.fetch_all(paths), 0
+        for tile in tiles:
+            if misses == _MOST_MISSES:
+                yield Unreadable(
+                    tile.path, f"{misses} bundles before it are not there; no more are looked for"
+                )
+                return
+            bundle = Tile(ENTRIES, tile.index, tile.width)
+            hashes = self._hashes(tile, next(files))
+            entries = self._entries(bundle, next(files))
+            if isinstance(hashes, Unreadable):
+                yield hashes
+            if isinstance(entries, Unreadable):
+                yield entries  # what follows will begin too late, and that is found as a gap
+                misses += 1
+                continue
+            misses = 0
+            leaves = () if isinstance(hashes, Unreadable) else hashes
+            yield Segment(bundle.path, tile.index * WIDTH, entries, leaves, tile.path)
+
+    def _hashes(self, tile: Tile, encoded: bytes | None) -> tuple[bytes, ...] | Unreadable:
+        encoded = self._or_wider(tile, encoded)
+        if encoded is None:
+            return Unreadable(tile.path, "there is no file of this name")
+        try:
+            return decode_tile(encoded[: tile.width * HASH_BYTES], tile.width)
+        except TileError as error:
+            return Unreadable(tile.path, str(error))
+
+    def _entries(self, bundle: Tile, encoded: bytes | None) -> tuple[bytes, ...] | Unreadable:
+        wider = encoded is None and not bundle.is_full
+        encoded = self._or_wider(bundle, encoded)
+        if encoded is None:
+            return Unreadable(bundle.path, "there is no file of this name")
+        try:
+            entries = decode_bundle(encoded)
+        except TileError as error:
+            return Unreadable(bundle.path, str(error))
+        return entries[: bundle.width] if wider else entries
+
+    def _or_wider(self, tile: Tile, encoded: bytes | None) -> bytes | None:
+        """A partial file may be gone once the full one is there; then that has it (tlog-tiles.md)."""
+        if encoded is None and not tile.is_full:
+            return self.fetch(Tile(tile.level, tile.index).path)
+        return encoded
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigMapLog:
+    """A log as the operator keeps it: ConfigMaps of groups, and of bundles once they are compacted.
+
+    Attributes:
+        items: the ConfigMaps as the API server tells them, in the order of their names.
+    """
+
+    items: Callable[[], Iterable[Mapping[str, Any]]]
+
+    def parts(self) -> Iterator[Part]:
+        """Yield the compacted bundles and then the groups; `audit-group-` sorts before `audit-tile-`."""
+        groups, tiles = list[Part](), list[Mapping[str, Any]]()
+        for item in self.items():
+            name = _name(item)
+            if name.startswith(GROUP_PREFIX):
+                groups.append(group_part(item))
+            elif name.startswith(TILE_PREFIX):
+                if tiles and not _are_of_one_bundle(name, _name(tiles[0])):
+                    yield tile_part(tiles)
+                    tiles.clear()
+                tiles.append(item)
+        if tiles:
+            yield tile_part(tiles)
+        yield from groups
+
+
+def _are_of_one_bundle(name: str, other: str) -> bool:
+    length = len(str(TileName(0)))
+    return name[:length] == other[:length]
+
+
+def group_part(item: Mapping[str, Any]) -> Part:
+    """A group's ConfigMap as a part."""
+    name = _name(item)
+    try:
+        group = Group.from_data(name, item.get("data") or {})
+    except BrokenLogError as error:
+        return Unreadable(name, str(error))
+    return Segment(name, group.extends, group.entries, note=group.note)
+
+
+def tile_part(items: list[Mapping[str, Any]]) -> Part:
+    """The ConfigMaps of one compacted bundle as a part."""
+    name = _name(items[0])
+    try:
+        stored = [
+            (TileName.parse(_name(item)), item.get("data") or {}, item.get("binaryData") or {})
+            for item in items
+        ]
+        bundle = Compacted.from_config_maps(stored)
+    except BrokenLogError as error:
+        return Unreadable(name, str(error))
+    return Segment(name, bundle.first, bundle.entries, bundle.leaves, name, bundle.note)
+
+
+def _name(item: Mapping[str, Any]) -> str:
+    return str(item["metadata"]["name"])
