@@ -8,6 +8,7 @@ from contextlib import nullcontext
 
 import pytest
 
+from e2e import roles
 from e2e.controlplane.cluster import Cluster
 from e2e.controlplane.pick import pick
 from e2e.installation import Installation
@@ -31,9 +32,10 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def installed(cluster: Cluster) -> Installation:
-    """The chart, installed by helm, with limits that stories do not run into."""
+    """The chart, installed by helm, with wide limits, and with roles that grants may be bound to."""
     installation = Installation(cluster)
-    installation.install("--set", "stages.sandbox.limits.requestsPerMinute=100000")
+    roles.make(cluster)
+    installation.install(*roles.VALUES, "--set", "stages.sandbox.limits.requestsPerMinute=100000")
     return installation
 
 

@@ -26,6 +26,11 @@ def grants(namespace: str, name: str = "") -> str:
     return _named(f"{_GROUP}/namespaces/{namespace}/taskgrants", name)
 
 
+def approvals(namespace: str, name: str = "") -> str:
+    """A namespace's approvals, or one."""
+    return _named(f"{_GROUP}/namespaces/{namespace}/approvals", name)
+
+
 def core(plural: str, namespace: str = NAMESPACE, name: str = "") -> str:
     """A collection of the core group, by default in the operator's namespace, or one object of it."""
     return _named(f"/api/v1/namespaces/{namespace}/{plural}", name)

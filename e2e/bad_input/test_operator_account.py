@@ -29,6 +29,11 @@ GRANTS = f"/apis/pilotidentity.dev/v1alpha1/namespaces/{AWAY}/taskgrants"
 MERGE = "application/merge-patch+json"
 OURS = {"app.kubernetes.io/managed-by": "pilot-identity"}
 UID = "0d9f9c2e-9f0f-4a3c-8f57-6a8a3f6f8f10"
+GRANT_ACCOUNT = "pilot-grant-0d9f9c2e9f0f4a3c8f57"
+"""The account of a grant with that UID."""
+THE_GRANTS = "{the grant's}"
+"""Stands for the account of the grant `attacked`, whose UID the API server chose."""
+BINDINGS = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{AWAY}/rolebindings"
 
 Document = dict[str, Any]
 
@@ -79,6 +84,42 @@ def _workload(pilot: str, **fields: Any) -> Document:
     return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata, **fields}
 
 
+def _token_request(**spec: Any) -> Document:
+    return {"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "spec": spec}
+
+
+def _grant_account(name: str = GRANT_ACCOUNT, uid: str = UID) -> Document:
+    """A grant's ServiceAccount as the operator rightly makes it, but for what the case changes."""
+    metadata = {"name": name, "labels": OURS, "ownerReferences": [_owner("TaskGrant", "attacked", uid=uid)]}
+    return {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": metadata,
+        "automountServiceAccountToken": False,
+    }
+
+
+def _grant_binding(
+    name: str = f"{GRANT_ACCOUNT}-pods",
+    role: str = "view",
+    subjects: list[Document] | None = None,
+    **metadata: Any,
+) -> Document:
+    """A grant's RoleBinding as the operator rightly makes it, but for what the case changes."""
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {
+            "name": name,
+            "labels": OURS,
+            "annotations": {"pilotidentity.dev/grant": f"{AWAY}/attacked"},
+            **metadata,
+        },
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+        "subjects": subjects or [{"kind": "ServiceAccount", "name": GRANT_ACCOUNT, "namespace": AWAY}],
+    }
+
+
 def _without(document: Document, *path: str) -> Document:
     changed = copy.deepcopy(document)
     *way, last = path
@@ -119,7 +160,16 @@ def neighbourhood(kubectl: Kubectl, installed: object) -> Iterator[None]:
     }
     foreign_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "pilot-bundle-foreign"}}
     settings = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings", "labels": OURS}}
-    for document in (pilot, grant, foreign_secret, settings):
+    foreign_binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": "foreign", "labels": OURS},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
+        "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": AWAY}],
+    }
+    # Without an owner, which the garbage collector would look for.
+    workload = _without(_workload("attacked"), "metadata", "ownerReferences")
+    for document in (pilot, grant, foreign_secret, settings, foreign_binding, workload):
         kubectl("create", "-n", AWAY, "-f", "-", stdin=json.dumps(document))
     # One that was there before the chart: today only the cluster's own cleaners could still make it.
     cleaner = ("--as=system:serviceaccount:kube-system:namespace-controller", "--as-group=system:masters")
@@ -135,6 +185,15 @@ def operator_account(cluster: Cluster, kubectl: Kubectl) -> Account:
     """The chart's own ServiceAccount, with a token of its own."""
     token = kubectl("create", "token", "pilot-identity", "-n", HOME).stdout.strip()
     return account(cluster, token)
+
+
+@pytest.fixture(scope="module")
+def grant_account(operator_account: Account, kubectl: Kubectl) -> str:
+    """The account of the grant `attacked`, rightly made by the operator's account."""
+    uid = kubectl("get", "taskgrant", "attacked", "-n", AWAY, "-o", "jsonpath={.metadata.uid}").stdout
+    name = "pilot-grant-" + uid.replace("-", "")[:20]
+    assert operator_account.ask("POST", ACCOUNTS, _grant_account(name, uid)).code == 201
+    return name
 
 
 @dataclass(frozen=True)
@@ -186,9 +245,50 @@ ATTACKS = (
         "a token of any account by TokenRequest",
         "POST",
         f"{ACCOUNTS}/default/token",
-        "forbidden",
-        {"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "spec": {}},
-        code=403,
+        "tokens of grants' ServiceAccounts only",
+        _token_request(),
+    ),
+    Attack(
+        "a token of a pilot's workload by TokenRequest",
+        "POST",
+        f"{ACCOUNTS}/pilot-workload-attacked/token",
+        "tokens of grants' ServiceAccounts only",
+        _token_request(),
+    ),
+    Attack(
+        "a token of its own account by TokenRequest",
+        "POST",
+        f"/api/v1/namespaces/{HOME}/serviceaccounts/pilot-identity/token",
+        "tokens of grants' ServiceAccounts only",
+        _token_request(),
+    ),
+    Attack(
+        "a token of a namespace's controllers by TokenRequest",
+        "POST",
+        "/api/v1/namespaces/kube-system/serviceaccounts/namespace-controller/token",
+        "tokens of grants' ServiceAccounts only",
+        _token_request(),
+    ),
+    Attack(
+        "a grant's token that holds for days",
+        "POST",
+        f"{ACCOUNTS}/{THE_GRANTS}/token",
+        "holds for an hour at most",
+        _token_request(expirationSeconds=172800),
+    ),
+    Attack(
+        "a grant's token for somebody else than the API server",
+        "POST",
+        f"{ACCOUNTS}/{THE_GRANTS}/token",
+        "is for the API server alone",
+        _token_request(audiences=["https://vault.example.org"]),
+    ),
+    Attack(
+        "a grant's token bound to a Secret",
+        "POST",
+        f"{ACCOUNTS}/{THE_GRANTS}/token",
+        "leave boundObjectRef out",
+        _token_request(boundObjectRef={"apiVersion": "v1", "kind": "Secret", "name": "foreign"}),
     ),
     # Another's Secret
     Attack("another's Secret by GET", "GET", f"{SECRETS}/foreign", "forbidden", code=403),
@@ -351,11 +451,147 @@ ATTACKS = (
         {**_workload("x"), "metadata": {**_workload("x")["metadata"], "name": "builder"}},
     ),
     Attack(
-        "a grant's ServiceAccount, until there are such",
+        "a grant's ServiceAccount of a pilot",
         "POST",
         ACCOUNTS,
-        "named pilot-workload-<pilot>",
+        "of its UID> a TaskGrant",
         {**_workload("x"), "metadata": {**_workload("x")["metadata"], "name": "pilot-grant-x"}},
+    ),
+    Attack(
+        "a grant's ServiceAccount of another grant's UID",
+        "POST",
+        ACCOUNTS,
+        "of its UID> a TaskGrant",
+        _grant_account(name="pilot-grant-00000000000000000000"),
+    ),
+    Attack(
+        "another's ServiceAccount by DELETE",
+        "DELETE",
+        f"{ACCOUNTS}/default",
+        "may delete only the ServiceAccounts of grants",
+    ),
+    Attack(
+        "a workload's ServiceAccount by DELETE",
+        "DELETE",
+        f"{ACCOUNTS}/pilot-workload-attacked",
+        "may delete only the ServiceAccounts of grants",
+    ),
+    # RoleBindings
+    Attack(
+        "a RoleBinding of any name", "POST", BINDINGS, "named pilot-grant-<part", _grant_binding(name="more")
+    ),
+    Attack(
+        "a RoleBinding without the label",
+        "POST",
+        BINDINGS,
+        "set name and label so",
+        _without(_grant_binding(), "metadata", "labels"),
+    ),
+    Attack(
+        "a subject that is not its own, another account, bound",
+        "POST",
+        BINDINGS,
+        "exactly one subject",
+        _grant_binding(subjects=[{"kind": "ServiceAccount", "name": "default", "namespace": AWAY}]),
+    ),
+    Attack(
+        "a subject that is not its own, itself, bound",
+        "POST",
+        BINDINGS,
+        "exactly one subject",
+        _grant_binding(subjects=[{"kind": "ServiceAccount", "name": "pilot-identity", "namespace": HOME}]),
+    ),
+    Attack(
+        "a subject that is not its own, another grant's account, bound",
+        "POST",
+        BINDINGS,
+        "exactly one subject",
+        _grant_binding(
+            subjects=[
+                {"kind": "ServiceAccount", "name": "pilot-grant-00000000000000000000", "namespace": AWAY}
+            ]
+        ),
+    ),
+    Attack(
+        "a subject that is not its own, a person, bound",
+        "POST",
+        BINDINGS,
+        "exactly one subject",
+        _grant_binding(
+            subjects=[{"kind": "User", "name": "mallory", "apiGroup": "rbac.authorization.k8s.io"}]
+        ),
+    ),
+    Attack(
+        "a subject that is not its own bound beside its own",
+        "POST",
+        BINDINGS,
+        "exactly one subject",
+        _grant_binding(
+            subjects=[
+                {"kind": "ServiceAccount", "name": GRANT_ACCOUNT, "namespace": AWAY},
+                {"kind": "ServiceAccount", "name": "default", "namespace": AWAY},
+            ]
+        ),
+    ),
+    Attack(
+        "an account of the same name elsewhere bound",
+        "POST",
+        BINDINGS,
+        "set the annotation pilotidentity.dev/grant",
+        _grant_binding(subjects=[{"kind": "ServiceAccount", "name": GRANT_ACCOUNT, "namespace": "default"}]),
+    ),
+    Attack(
+        "a RoleBinding owned by another grant",
+        "POST",
+        BINDINGS,
+        "owned by its TaskGrant or by nobody",
+        _grant_binding(ownerReferences=[_owner("TaskGrant", "attacked", uid=UID.replace("0d9f", "ffff"))]),
+    ),
+    Attack(
+        "a RoleBinding held by a finalizer",
+        "POST",
+        BINDINGS,
+        "no finalizers on RoleBindings",
+        _grant_binding(finalizers=["example.org/hold"]),
+    ),
+    Attack(
+        "a role bound at home, where the keys are",
+        "POST",
+        BINDINGS.replace(AWAY, HOME),
+        "outside its own namespace",
+        _grant_binding(),
+    ),
+    Attack(
+        "a role that no admin listed",
+        "POST",
+        BINDINGS,
+        "attempting to grant RBAC permissions not currently held",
+        _grant_binding(role="cluster-admin"),
+        code=403,
+    ),
+    Attack(
+        "another's RoleBinding by DELETE",
+        "DELETE",
+        f"{BINDINGS}/foreign",
+        "may delete only the RoleBindings of grants",
+    ),
+    Attack(
+        "another's RoleBinding changed", "PUT", f"{BINDINGS}/foreign", "forbidden", _grant_binding(), code=403
+    ),
+    Attack(
+        "a role bound in the whole cluster",
+        "POST",
+        "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+        "forbidden",
+        {**_grant_binding(), "kind": "ClusterRoleBinding"},
+        code=403,
+    ),
+    Attack(
+        "all RoleBindings by LIST",
+        "GET",
+        BINDINGS,
+        "forbidden",
+        code=403,
     ),
     Attack(
         "a ServiceAccount of another pilot's name",
@@ -472,9 +708,10 @@ ATTACKS = (
 
 
 @pytest.mark.parametrize("attack", [pytest.param(attack, id=attack.says) for attack in ATTACKS])
-def test_refused(attack: Attack, operator_account: Account) -> None:
+def test_refused(attack: Attack, operator_account: Account, grant_account: str) -> None:
     """The API server refuses, says what would be right, and gives nothing away."""
-    answer = operator_account.ask(attack.verb, attack.path, attack.body, attack.content_type)
+    path = attack.path.replace(THE_GRANTS, grant_account)
+    answer = operator_account.ask(attack.verb, path, attack.body, attack.content_type)
     assert (answer.code, attack.answer in answer.message) == (attack.code, True), answer
     assert "foreign-password" not in json.dumps(answer.body)
 
@@ -515,6 +752,88 @@ def test_its_own_configmaps_and_accounts_it_may_make(operator_account: Account) 
     assert ask("PUT", path, _configmap("pilot-bundle-sandbox", data={"bundle.pem": ""})).code == 200
     assert ask("DELETE", path).code == 200
     assert ask("POST", f"{ACCOUNTS}?dryRun=All", _workload("x")).code == 201
+
+
+def test_a_grants_access_it_may_make_and_take_back(
+    operator_account: Account, grant_account: str, kubectl: Kubectl
+) -> None:
+    """Account, token and binding, all named by the grant's UID, are made and deleted; nothing is changed."""
+    uid = kubectl("get", "taskgrant", "attacked", "-n", AWAY, "-o", "jsonpath={.metadata.uid}").stdout
+    ask, name = operator_account.ask, grant_account
+    assert ask("POST", f"{ACCOUNTS}/{name}/token", _token_request(expirationSeconds=600)).code == 201
+    owned = [_owner("TaskGrant", "attacked", uid=uid)]
+    subjects = [{"kind": "ServiceAccount", "name": name, "namespace": AWAY}]
+    binding = _grant_binding(f"{name}-pods", subjects=subjects, ownerReferences=owned)
+    assert ask("POST", BINDINGS, binding).code == 201
+    assert ask("PUT", f"{BINDINGS}/{name}-pods", binding).code == 403
+    assert ask("DELETE", f"{BINDINGS}/{name}-pods").code == 200
+    assert ask("DELETE", f"{ACCOUNTS}/{name}?dryRun=All").code == 200
+
+
+FORGERIES = (
+    ("a grant's account changed", ("label", "serviceaccount", "{name}", "a=b"), "nobody changes"),
+    ("a grant's token minted", ("create", "token", "{name}"), "only pilot-identity mints tokens"),
+    (
+        "a grant's account bound",
+        ("create", "rolebinding", "mine", "--clusterrole=edit", f"--serviceaccount={AWAY}:{{name}}"),
+        "only pilot-identity binds",
+    ),
+    (
+        "a grant's account bound by its user name",
+        (
+            "create",
+            "rolebinding",
+            "mine",
+            "--clusterrole=edit",
+            f"--user=system:serviceaccount:{AWAY}:{{name}}",
+        ),
+        "only pilot-identity binds",
+    ),
+    (
+        "a grant's account bound in the whole cluster",
+        ("create", "clusterrolebinding", "mine", "--clusterrole=edit", f"--serviceaccount={AWAY}:{{name}}"),
+        "only pilot-identity binds",
+    ),
+    (
+        "a binding of a grant's name",
+        ("create", "rolebinding", "{name}-pods", "--clusterrole=edit", f"--serviceaccount={AWAY}:default"),
+        "makes bindings of such names",
+    ),
+    (
+        "a pod that runs as a grant",
+        ("run", "pod", "--image=none", '--overrides={{"spec": {{"serviceAccountName": "{name}"}}}}'),
+        "no pod runs as a grant's ServiceAccount",
+    ),
+    (
+        "another account of such a name",
+        ("create", "serviceaccount", "pilot-grant-forged"),
+        "only pilot-identity makes",
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    "arguments, says", [pytest.param(*forgery[1:], id=forgery[0]) for forgery in FORGERIES]
+)
+def test_nobody_else_touches_a_grants_access(
+    arguments: tuple[str, ...], says: str, grant_account: str, kubectl: Kubectl
+) -> None:
+    """Even the cluster's admin is refused, and the message says why."""
+    refused = kubectl("-n", AWAY, *(one.format(name=grant_account) for one in arguments), check=False)
+    assert refused.returncode != 0
+    assert says in refused.stderr
+
+
+def test_nobody_keeps_a_lasting_token_of_a_grant(kubectl: Kubectl) -> None:
+    """The API server would fill such a Secret with a token that no grant's end could take back."""
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "kubernetes.io/service-account-token",
+        "metadata": {"name": "loot", "annotations": {"kubernetes.io/service-account.name": GRANT_ACCOUNT}},
+    }
+    refused = kubectl("create", "-n", AWAY, "-f", "-", stdin=json.dumps(secret), check=False)
+    assert "would hold a lasting token of a grant's ServiceAccount" in refused.stderr
 
 
 def test_keys_and_audit_groups_are_made_once(operator_account: Account) -> None:

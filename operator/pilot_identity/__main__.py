@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import logging
 import os
 import socket
 import sys
+from pathlib import Path
 
 from pilot_identity import __version__, logs, wiring
 from pilot_identity.adapters.issuer import ISSUERS
+from pilot_identity.endpoints.inbound import Inbound
+from pilot_identity.endpoints.server import Certificate
+from pilot_identity.endpoints.webhook import Sender
 
 log = logging.getLogger("pilot_identity")
 
@@ -53,10 +58,66 @@ def _parser() -> argparse.ArgumentParser:
         "--issuer", choices=sorted(ISSUERS), default="secret", help="who signs (default: secret)"
     )
     run.add_argument(
+        "--kubernetes-server",
+        default="",
+        metavar="URL",
+        help="the API server as grants' kubeconfigs name it (default: as this program reaches it)",
+    )
+    run.add_argument(
+        "--kubernetes-ca-data",
+        type=base64.b64decode,
+        default=b"",
+        metavar="BASE64",
+        help="its CA certificates there, PEM in base64 (default: as this program trusts it)",
+    )
+    _add_inbound(run)
+    run.add_argument(
         "--log-level", choices=("debug", "info", "warning", "error"), default="info", help="default: info"
     )
     run.add_argument("--log-format", choices=("json", "text"), default="json", help="default: json")
     return parser
+
+
+def _add_inbound(run: argparse.ArgumentParser) -> None:
+    """The endpoints that listen for others; none does unless its port is given."""
+    inbound = run.add_argument_group("endpoints for the API server and for agents (HTTPS)")
+    inbound.add_argument("--tls-certificate", type=Path, metavar="FILE", help="certificate chain, PEM")
+    inbound.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key, PEM")
+    inbound.add_argument(
+        "--webhook-port", type=int, metavar="PORT", help="take the API server's audit events here"
+    )
+    inbound.add_argument(
+        "--webhook-client-ca", type=Path, metavar="FILE", help="who signs the API server's client certificate"
+    )
+    inbound.add_argument(
+        "--webhook-client-name", default="", metavar="NAME", help="the common name that it must have"
+    )
+    inbound.add_argument(
+        "--webhook-token-file", type=Path, metavar="FILE", help="the bearer token that it must send"
+    )
+    inbound.add_argument(
+        "--activity-port", type=int, metavar="PORT", help="take what agents and tools report here"
+    )
+
+
+def _inbound(chosen: argparse.Namespace) -> Inbound | None:
+    """Read the endpoints' options.
+
+    Raises:
+        ValueError, OSError: they do not fit together, or a file cannot be read.
+    """
+    if chosen.webhook_port is None and chosen.activity_port is None:
+        return None
+    if chosen.tls_certificate is None or chosen.tls_key is None:
+        raise ValueError("--webhook-port and --activity-port need --tls-certificate and --tls-key")
+    sender = None
+    if chosen.webhook_port is not None:
+        sender = Sender(chosen.webhook_client_ca, chosen.webhook_client_name, chosen.webhook_token_file)
+    return Inbound(
+        Certificate(chosen.tls_certificate, chosen.tls_key),
+        (chosen.webhook_port, sender) if sender is not None else None,
+        chosen.activity_port,
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -65,6 +126,10 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     if not chosen.operator_namespace:
         parser.error("--operator-namespace or POD_NAMESPACE is needed: it is where the keys are kept")
+    try:
+        inbound = _inbound(chosen)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
     logs.configure(chosen.log_level, chosen.log_format)
     options = wiring.Options(
         operator_namespace=chosen.operator_namespace,
@@ -72,6 +137,9 @@ def main(arguments: list[str] | None = None) -> int:
         namespaces=tuple(chosen.namespace),
         http_port=chosen.http_port,
         issuer=chosen.issuer,
+        kubernetes_server=chosen.kubernetes_server,
+        kubernetes_ca=chosen.kubernetes_ca_data,
+        inbound=inbound,
     )
     try:
         asyncio.run(wiring.run(options))

@@ -21,10 +21,23 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pilot_identity.core.audit.entries import Entry, RecordedEntry
-from pilot_identity.core.decisions.plan import CredentialOrder, KeyOrder, MakeServiceAccount, Notice, Owner
+from pilot_identity.core.decisions.hindrance import Hindrance
+from pilot_identity.core.decisions.plan import (
+    AccessDenied,
+    AccountFacts,
+    AccountOrder,
+    CredentialOrder,
+    KeyOrder,
+    MakeServiceAccount,
+    Notice,
+    Owner,
+    TokenRefused,
+)
 from pilot_identity.core.decisions.stages import KeyFacts
 from pilot_identity.core.resources import Resource
 from pilot_identity.core.resources.metadata import Key
+from pilot_identity.core.resources.task_grant import Binding, Proof
+from pilot_identity.core.spiffe.revocation import Revoked
 
 
 class PortError(Exception):
@@ -72,8 +85,68 @@ class SignedCredential:
         return f"SignedCredential({self.order.id})"
 
 
+@dataclass(frozen=True, slots=True)
+class AccountToken:
+    """A token of a grant's account in memory, on its way into a Secret, with a kubeconfig around it.
+
+    Its text form shows neither.
+    """
+
+    facts: AccountFacts
+    kubeconfig: bytes
+
+    def __repr__(self) -> str:
+        """Name the token, never show it."""
+        return f"AccountToken({self.facts.credential_id})"
+
+
+class Accounts(Protocol):
+    """The Kubernetes access of grants. Every call may raise any `PortError`."""
+
+    async def hindrance(self, owner: Owner, account: str, binding: Binding) -> Hindrance | None:
+        """Try by a dry run whether a binding could be made; makes nothing."""
+        ...
+
+    async def make(self, owner: Owner, order: AccountOrder, *, is_renewal: bool) -> AccountToken:
+        """Make the grant's account, or find it, and get a token of it. It gives no access yet.
+
+        Raises:
+            NameTaken: an account of that name is not the grant's.
+        """
+        ...
+
+    async def bind(self, owner: Owner, account: str, binding: Binding) -> None:
+        """Give the account its role; a binding that says exactly this is left as it is.
+
+        Raises:
+            NameTaken: a RoleBinding of that name says something else.
+        """
+        ...
+
+    async def unbind(self, binding: Binding) -> None:
+        """Delete a RoleBinding; one that is gone is gone."""
+        ...
+
+    async def delete(self, namespace: str, account: str) -> None:
+        """Delete an account, and with it its tokens; one that is gone is gone."""
+        ...
+
+    async def test_access(self, test: AccessDenied) -> Proof:
+        """Test that the account may no longer do what its roles allow."""
+        ...
+
+    async def test_token(self, test: TokenRefused) -> Proof:
+        """Test that the token of the last issue is refused; once it is, the token is forgotten."""
+        ...
+
+
 class Cluster(Protocol):
     """The API server, as far as the operator may use it. Every call may raise any `PortError`."""
+
+    @property
+    def accounts(self) -> Accounts:
+        """The Kubernetes access of grants."""
+        ...
 
     def list(self, kind: str) -> AsyncIterator[Resource | Key]:
         """Yield every object of a kind in the watched namespaces; of one that does not parse, its key."""
@@ -122,6 +195,10 @@ class Cluster(Protocol):
         """Change the status from `before` to `after`, if the object is still the one that was read."""
         ...
 
+    async def discard(self, resource: Resource) -> None:
+        """Delete the object if it is still the one that was read; one that is gone is gone."""
+        ...
+
     async def set_finalizer(self, resource: Resource, *, held: bool) -> Resource | None:
         """Put our finalizer on or take it off; `None` where the object went with it."""
         ...
@@ -150,6 +227,47 @@ class Issuer(Protocol):
         """The stage's trust bundle, by file name."""
         ...
 
+    def revocation_lists(self, order: RevocationOrder) -> Mapping[str, str]:
+        """Sign a stage's revocation lists; returns them by file name."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationOrder:
+    """A stage's revocation lists to be signed: serial numbers with their times, and token ids.
+
+    Attributes:
+        number: larger than that of any list of the stage before.
+        next_update: by when there is a newer one.
+    """
+
+    stage: str
+    certificates: tuple[tuple[int, dt.datetime], ...]
+    token_ids: tuple[str, ...]
+    number: int
+    this_update: dt.datetime
+    next_update: dt.datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """Whether the published lists name something, and a word on it."""
+
+    is_done: bool
+    message: str
+
+
+class Revocations(Protocol):
+    """The lists of what was taken back before it lapsed."""
+
+    def revoke(self, revoked: Revoked) -> None:
+        """Put it on its stage's lists, which are published soon. Waits for nothing and never fails."""
+        ...
+
+    async def published(self, revoked: Revoked) -> Publication:
+        """Wait a short, bounded time until the lists in its namespace name it, and say whether they do."""
+        ...
+
 
 class AuditLog(Protocol):
     """The record. What `commit` returned for is durable."""
@@ -163,8 +281,17 @@ class AuditLog(Protocol):
         """
         ...
 
-    def announced(self, subject_uid: str) -> tuple[int, RecordedEntry] | None:
-        """The last entry that announces a credential for a subject, until it is forgotten."""
+    def owe(self, entries: Sequence[Entry]) -> None:
+        """Record entries as soon as the log takes them again; they are lost only with the process."""
+        ...
+
+    async def announced(self, subject_uid: str, beyond: int) -> tuple[int, RecordedEntry] | None:
+        """The last entry that announces a credential for a subject, until it is forgotten.
+
+        Args:
+            subject_uid: the subject.
+            beyond: the number of the last credential that its status knows; up to it all is forgotten.
+        """
         ...
 
     def settle(self, subject_uid: str, index: int) -> None:

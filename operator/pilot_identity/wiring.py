@@ -22,29 +22,36 @@ import kopf
 from pilot_identity.adapters.audit_log import ConfigMapLog
 from pilot_identity.adapters.issuer import ISSUERS
 from pilot_identity.adapters.keys import KeySecrets, log_signer
+from pilot_identity.adapters.kubernetes.access import Endpoint
 from pilot_identity.adapters.kubernetes.api import Api
 from pilot_identity.adapters.kubernetes.cluster import KubernetesCluster
 from pilot_identity.adapters.kubernetes.leases import KubernetesLease
 from pilot_identity.adapters.kubernetes.login import Login, find_login
 from pilot_identity.adapters.kubernetes.recorder import EventRecorder
+from pilot_identity.adapters.revocations import ConfigMapRevocations
 from pilot_identity.control.apply import Applier
 from pilot_identity.control.deadlines import Deadlines
 from pilot_identity.control.elector import Elector, LostLeadershipError
 from pilot_identity.control.gather import Gatherer
 from pilot_identity.control.queue import WorkQueue
 from pilot_identity.control.reconcile import Reconciler
+from pilot_identity.control.sightings import Sightings
 from pilot_identity.control.store import Store
 from pilot_identity.control.sweep import Sweeper
 from pilot_identity.core.audit.entries import Entry, EntryType
 from pilot_identity.core.resources import Resource
 from pilot_identity.core.resources.metadata import Key
-from pilot_identity.endpoints import figures, probes
+from pilot_identity.endpoints import figures, inbound, probes
+from pilot_identity.endpoints.activity import Activities
 from pilot_identity.handlers import watching
 
 log = logging.getLogger(__name__)
 
 WORKERS = 24
 """Passes side by side; below the client's slots, so that Events and the log always find one."""
+
+TELL_SECONDS = 3.0
+"""For telling use on the way out; until then no other replica works."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,9 @@ class Options:
         namespaces: which to watch; none is all.
         http_port: for probes and metrics; 0 lets the system choose.
         issuer: a row of `adapters.issuer.ISSUERS`.
+        kubernetes_server: where workloads find the API server, if not where the operator finds it.
+        kubernetes_ca: the certificates that it is signed by there, PEM, if not the operator's own.
+        inbound: the audit webhook and the activity endpoint, where they are wanted.
     """
 
     operator_namespace: str
@@ -64,6 +74,9 @@ class Options:
     namespaces: tuple[str, ...] = ()
     http_port: int = 8080
     issuer: str = "secret"
+    kubernetes_server: str = ""
+    kubernetes_ca: bytes = b""
+    inbound: inbound.Inbound | None = None
 
 
 def utc_now() -> dt.datetime:
@@ -80,13 +93,18 @@ class Intake:
     reconciler: Reconciler
     sweeper: Sweeper
     leads: bool = False
+    sightings: Sightings | None = None
 
     def seen(self, resource: Resource) -> None:
         """An object as it is now."""
+        if self.sightings is not None:
+            self.sightings.note(resource)
         self._mark(self.store.put(resource))
 
     def gone(self, key: Key, version: int) -> None:
         """An object was deleted."""
+        if self.sightings is not None:
+            self.sightings.forget(key)
         self._mark(self.store.drop(key, version=version))
 
     def listed_again(self) -> None:
@@ -119,22 +137,32 @@ class Operator:
         """
         # The log's signer is needed only by the leader, but that it can be had is known at once.
         signer = await log_signer(self.api, self.options.operator_namespace, secrets.token_hex(8))
-        audit_log = ConfigMapLog(self.api, self.options.operator_namespace, signer)
+        issuer = ISSUERS[self.options.issuer](KeySecrets(self.api, self.options.operator_namespace), utc_now)
+        revocations = ConfigMapRevocations(self.api, issuer, utc_now)
+        audit_log = ConfigMapLog(
+            self.api, self.options.operator_namespace, signer, on_read=revocations.remember
+        )
         recorder = EventRecorder(self.api, utc_now, self.options.identity)
         queue = WorkQueue()
         deadlines = Deadlines(utc_now, lambda key: reconciler.mark([key]))
-        cluster = KubernetesCluster(self.api, self.options.namespaces)
-        issuer = ISSUERS[self.options.issuer](KeySecrets(self.api, self.options.operator_namespace), utc_now)
+        cluster = KubernetesCluster(self.api, self.options.namespaces, self._endpoint())
         reconciler = Reconciler(
             self.store,
             queue,
             deadlines,
             Gatherer(self.store, cluster, issuer, audit_log),
-            Applier(self.store, cluster, issuer, audit_log, recorder, utc_now),
+            Applier(self.store, cluster, issuer, audit_log, recorder, revocations, utc_now),
             utc_now,
         )
         sweeper = Sweeper(self.store, cluster, reconciler, audit_log)
-        intake = Intake(self.store, reconciler, sweeper)
+        receiver = secrets.token_hex(4)
+        sightings = Sightings(self.store, cluster, audit_log, utc_now, receiver, reconciler.mark)
+        intake = Intake(self.store, reconciler, sweeper, sightings=sightings)
+
+        def is_working() -> bool:
+            return intake.leads and self.ready.is_set() and not leading.done()
+
+        activities = Activities(self.store, issuer, audit_log, sightings, utc_now, is_working)
         lease = KubernetesLease(self.api, self.options.operator_namespace)
         elector = Elector(lease, self.options.identity, utc_now)
         metrics = figures.collect(
@@ -148,6 +176,30 @@ class Operator:
                     "Groups written to the audit log.",
                     lambda: float(audit_log.groups_written),
                 ),
+                "pilot_identity_revoked": (
+                    "Certificates and tokens on the revocation lists.",
+                    lambda: float(len(revocations)),
+                ),
+                "pilot_identity_revocation_list_writes_total": (
+                    "Revocation lists written.",
+                    lambda: float(revocations.writes),
+                ),
+                "pilot_identity_requests_seen_total": (
+                    "Requests by grants' accounts that the API server told of.",
+                    lambda: float(sightings.figures.requests),
+                ),
+                "pilot_identity_requests_unmatched_total": (
+                    "Those of them by accounts of no known grant.",
+                    lambda: float(sightings.figures.unmatched),
+                ),
+                "pilot_identity_activities_total": (
+                    "Activities that agents and tools reported.",
+                    lambda: float(sightings.figures.activities),
+                ),
+                "pilot_identity_uses_waiting": (
+                    "Subjects whose use is summed up.",
+                    lambda: float(len(sightings)),
+                ),
                 "pilot_identity_events_waiting": (
                     "Kubernetes Events that wait to be sent.",
                     lambda: float(recorder.waiting),
@@ -160,24 +212,32 @@ class Operator:
         )
         # Made before Kopf starts: on its way out Kopf cancels every task that is younger than itself.
         leading = asyncio.create_task(
-            self._lead(elector, audit_log, sweeper, intake, recorder), name="leading"
+            self._lead(elector, audit_log, sweeper, intake, recorder, revocations, sightings), name="leading"
         )
         leading.add_done_callback(lambda _: self._end())
 
         async def abdicate() -> None:
             """Stop working and give the Lease back, so that another replica goes on at once."""
+            if is_working():
+                await _tell_in_time(sightings)
             leading.cancel()
             await asyncio.gather(leading, return_exceptions=True)
             await elector.release()
 
         async with probes.serve(self.options.http_port, is_ready=self.ready.is_set, metrics=metrics) as port:
             log.info("serves probes and metrics on port %d", port)
-            try:
-                await self._watch(intake, abdicate)
-            finally:
-                await abdicate()
+            async with inbound.serve(self.options.inbound, sightings, activities, utc_now, is_working):
+                try:
+                    await self._watch(intake, abdicate)
+                finally:
+                    await abdicate()
         if not leading.cancelled() and (error := leading.exception()) is not None:
             raise error
+
+    def _endpoint(self) -> Endpoint:
+        """Where a grant's kubeconfig says that the API server is."""
+        server = self.options.kubernetes_server or self.login.server
+        return Endpoint(server, self.login.ca_file, self.options.kubernetes_ca)
 
     def _stand_by(self) -> None:
         self.ready.set()
@@ -210,13 +270,15 @@ class Operator:
             expiration=watching.expiration(),
         )
 
-    async def _lead(
+    async def _lead(  # noqa: PLR0913, PLR0917 - the parts that work only while this replica leads
         self,
         elector: Elector,
         audit_log: ConfigMapLog,
         sweeper: Sweeper,
         intake: Intake,
         recorder: EventRecorder,
+        revocations: ConfigMapRevocations,
+        sightings: Sightings,
     ) -> None:
         """Wait for the lease, read the log, sweep, then work until the lease is lost."""
         reconciler = sweeper.reconciler
@@ -228,6 +290,8 @@ class Operator:
                 tasks.create_task(elector.keep(), name="lease")
                 await audit_log.open()
                 tasks.create_task(audit_log.run(), name="audit log")
+                tasks.create_task(audit_log.pay(), name="owed entries")
+                tasks.create_task(revocations.run(), name="revocation lists")
                 tasks.create_task(recorder.run(), name="events")
                 if audit_log.size == 0:
                     await audit_log.commit([_log_started(self.options)])
@@ -238,8 +302,18 @@ class Operator:
                 log.info("works on %d objects", len(self.store))
                 tasks.create_task(sweeper.run(), name="sweep")
                 tasks.create_task(reconciler.deadlines.run(), name="deadlines")
+                tasks.create_task(sightings.run(), name="sightings")
                 for number in range(WORKERS):
                     tasks.create_task(reconciler.work(), name=f"worker {number}")
+
+
+async def _tell_in_time(sightings: Sightings) -> None:
+    """Tell what is summed up before this process ends, as far as that goes soon."""
+    try:
+        async with asyncio.timeout(TELL_SECONDS):
+            await sightings.drain()
+    except Exception as error:  # noqa: BLE001 - whatever it is, the Lease is to be given back
+        log.warning("ends before all use was told: %r", error)
 
 
 @contextmanager

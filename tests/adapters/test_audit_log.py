@@ -30,12 +30,14 @@ def entry(entry_id: str, *, subject: str = "uid-1", credential: str = "") -> Ent
 
 def writer(server: FakeServer) -> ConfigMapLog:
     """A process's log."""
-    return ConfigMapLog(FakeApi(server), HOME, SIGNER)
+    return ConfigMapLog(FakeApi(server), HOME, SIGNER, on_read=lambda _: None)
 
 
 @asynccontextmanager
 async def running(*logs: ConfigMapLog) -> AsyncIterator[None]:
-    """Let logs write while the context is open."""
+    """Open logs, and let them write while the context is open."""
+    for log in logs:
+        await log.open()
     tasks = [asyncio.create_task(log.run()) for log in logs]
     try:
         yield
@@ -72,7 +74,7 @@ async def test_what_waits_becomes_one_group() -> None:
     log = writer(server)
     async with running(log):
         first = asyncio.create_task(log.commit([entry("first")]))
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.0005)  # its write is under way
         others = [asyncio.create_task(log.commit([entry(f"e{number}")])) for number in range(100)]
         assert await asyncio.gather(first, *others) == list(range(101))
     assert len(server.all("configmaps")) == 2
@@ -102,7 +104,7 @@ async def test_another_announcement_under_a_recorded_id_is_refused() -> None:
         with pytest.raises(AlreadyRecorded):
             await log.commit([entry("uid-1/credential/1", credential="two")])
         assert await log.commit([entry("uid-1/credential/1", credential="one")]) == 0
-    found = log.announced("uid-1")
+    found = await log.announced("uid-1", 0)
     assert found is not None
     assert (found[0], found[1].data["credential"]["id"]) == (0, "one")
 
@@ -118,12 +120,12 @@ async def test_an_announcement_is_known_until_it_is_settled() -> None:
     await again.open()
     for reader in (log, again):
         reader.settle("uid-1", 0)
-        found = reader.announced("uid-1")
+        found = await reader.announced("uid-1", 0)
         assert found is not None
         assert found[1].data["credential"]["id"] == "two"
         reader.settle("uid-1", 1)
-        assert reader.announced("uid-1") is None
-        assert reader.announced("unknown") is None
+        assert await reader.announced("uid-1", 0) is None
+        assert await reader.announced("unknown", 0) is None
 
 
 async def test_subjects_that_are_gone_are_forgotten() -> None:
@@ -134,8 +136,8 @@ async def test_subjects_that_are_gone_are_forgotten() -> None:
         await log.commit([entry("a", subject="stays", credential="one")])
         await log.commit([entry("b", subject="goes", credential="two")])
     log.retain({"stays"})
-    assert log.announced("stays") is not None
-    assert log.announced("goes") is None
+    assert await log.announced("stays", 0) is not None
+    assert await log.announced("goes", 0) is None
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.0005, 0.001, 0.0015])
@@ -178,8 +180,8 @@ async def test_a_lost_answer_is_found_out(*, after_effect: bool) -> None:
     """Whoever waited is told that nobody knows; the next commit reads what became of it first."""
     server = FakeServer(LoopClock())
     log = writer(server)
-    server.faults = [Fault(0, after_effect=after_effect, kills=False)]
     async with running(log):
+        server.faults = [Fault(len(server.requests), after_effect=after_effect, kills=False)]
         with pytest.raises(Unavailable):
             await log.commit([entry("a")])
         assert await log.commit([entry("b"), entry("a")]) == (0 if after_effect else 1)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 
 import jwt
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from pilot_identity.adapters.issuer import ISSUERS, StageKeys
 from pilot_identity.adapters.keys import KeySecrets
@@ -176,3 +178,16 @@ async def test_stored_keys_are_read_back_as_they_were(name: str) -> None:
     stored = StageKeys.from_files(files)
     assert stored.files() == files
     assert repr(stored) == "StageKeys(sandbox.example.org)"
+
+
+async def test_over_a_public_key_that_was_brought_the_certificate_is_all_there_is(name: str) -> None:
+    """No private key is made, and nothing of the kind is in the files."""
+    server = FakeServer(SetClock())
+    made = await ready(name, server)
+    workloads = ec.generate_private_key(ec.SECP384R1()).public_key()
+    signed = made.sign(replace(order(), public_key=workloads))
+    assert set(signed.files) == {"tls.crt"}
+    certificate = x509.load_pem_x509_certificate(signed.files["tls.crt"])
+    assert certificate.public_key() == workloads
+    assert certificate.serial_number == order().serial
+    assert signed.public_key_sha256 == keys.spki_sha256(workloads)

@@ -21,7 +21,7 @@ def _helm_command() -> list[str]:
         return [on_path]
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     cache = Path(os.environ.get("PILOT_IDENTITY_CACHE") or Path(home) / "pilot-identity")
-    built = [path for path in cache.glob("*") if path.is_file() and os.access(path, os.X_OK)]
+    built = [path for path in cache.glob("controlplane-*") if path.is_file() and os.access(path, os.X_OK)]
     if not built:
         pytest.skip("no helm: put one on the PATH, or build the control plane with `make cluster`")
     return [str(max(built, key=lambda path: path.stat().st_mtime)), "helm"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import subprocess
 import tarfile
 from collections.abc import Callable
@@ -107,7 +109,18 @@ def test_an_admin_adds_and_removes_stages(render: Render) -> None:
 
 @pytest.mark.parametrize(
     "values",
-    ["trustDomainRoot=Upper.Case", "replicas=-1", "watchNamespaces={A_b}", "admission.mutation=maybe", "x=1"],
+    [
+        "trustDomainRoot=Upper.Case",
+        "replicas=-1",
+        "watchNamespaces={A_b}",
+        "admission.mutation=maybe",
+        "x=1",
+        "kubernetesAccess.roles[0].kind=Role,kubernetesAccess.roles[0].name=without-a-namespace",
+        "kubernetesAccess.roles[0].kind=User,kubernetesAccess.roles[0].name=x",
+        "kubernetesAccess.roles[0].name=view",
+        "kubernetesAccess.server=http://plain.example.org",
+        "kubernetesAccess.certificateAuthority=not-pem",
+    ],
 )
 def test_wrong_values_are_refused(helm: Helm, values: str) -> None:
     """The values' schema refuses what could not work."""
@@ -176,6 +189,87 @@ def test_chosen_namespaces_get_roles_of_their_own(render: Render) -> None:
     assert container["args"] == ["run", "--namespace=a", "--namespace=b", "--http-port=8080"]
 
 
+BINDABLE = [
+    {"kind": "ClusterRole", "name": "view"},
+    {"kind": "ClusterRole", "name": "edit", "namespace": "a"},
+    {"kind": "Role", "name": "reader", "namespace": "a"},
+]
+
+
+def _bound(documents: list[Document]) -> set[tuple[str, str, str]]:
+    """What may be bound: the namespace of the right (empty: everywhere), the kind and the role's name."""
+    return {
+        (role["metadata"].get("namespace", ""), resource, name)
+        for role in documents
+        if role["kind"] in {"Role", "ClusterRole"}
+        for rule in role["rules"]
+        if "bind" in rule["verbs"]
+        for resource in rule["resources"]
+        for name in rule["resourceNames"]
+    }
+
+
+def test_without_a_list_there_is_no_right_to_give_kubernetes_access(render: Render) -> None:
+    """No binding, no token, no review: what is not needed is not given."""
+    documents = render()
+    rules = [rule for role in documents if role["kind"] in {"Role", "ClusterRole"} for rule in role["rules"]]
+    resources = {resource for rule in rules for resource in rule["resources"]}
+    assert not resources & {
+        "rolebindings",
+        "clusterroles",
+        "roles",
+        "serviceaccounts/token",
+        "tokenreviews",
+        "subjectaccessreviews",
+    }
+    assert _verbs(_of(documents, "ClusterRole")["pilot-identity-operator"]["rules"])["serviceaccounts"] == {
+        "create",
+        "get",
+    }
+
+
+@pytest.mark.parametrize("watched", ["", "a"])
+def test_exactly_the_listed_roles_may_be_bound_and_read(render: Render, watched: str) -> None:
+    """Each by its name, in its namespace or wherever pilots are served."""
+    values = {"kubernetesAccess": {"roles": BINDABLE}, "watchNamespaces": [watched] if watched else []}
+    settings = [f"{name}={json.dumps(value)}" for name, value in values.items()]
+    documents = render(*(word for setting in settings for word in ("--set-json", setting)))
+    expected = {(watched, "clusterroles", "view"), ("a", "clusterroles", "edit"), ("a", "roles", "reader")}
+    assert _bound(documents) == expected
+    cluster = _of(documents, "ClusterRole")["pilot-identity-operator"]["rules"]
+    (read,) = [rule for rule in cluster if "clusterroles" in rule["resources"] and "get" in rule["verbs"]]
+    assert read["resourceNames"] == ["view", "edit"]
+    assert _verbs(cluster)["tokenreviews"] == _verbs(cluster)["subjectaccessreviews"] == {"create"}
+    served = [
+        rule
+        for role in documents
+        if role["kind"] in {"Role", "ClusterRole"}
+        for rule in role["rules"]
+        if "rolebindings" in rule["resources"]
+    ]
+    assert [rule["verbs"] for rule in served] == [["create", "get", "delete"]]
+
+
+def test_where_workloads_find_the_api_server(render: Render) -> None:
+    """Server and authority go to the operator as arguments, the authority in base64."""
+    pem = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"
+    values = {"server": "https://api.example.org", "certificateAuthority": pem}
+    documents = render("--set-json", f"kubernetesAccess={json.dumps(values)}")
+    (container,) = _of(documents, "Deployment")["pilot-identity"]["spec"]["template"]["spec"]["containers"]
+    assert container["args"][-2:] == [
+        "--kubernetes-server=https://api.example.org",
+        f"--kubernetes-ca-data={base64.b64encode(pem.encode()).decode()}",
+    ]
+
+
+def test_tokens_are_held_to_the_audiences_that_are_named(render: Render) -> None:
+    """Where the admin says what the API server calls itself, admission compares."""
+    named = render("--set", "kubernetesAccess.audiences={https://one.example.org,two}")
+    policy = _of(named, "ValidatingAdmissionPolicy")["pilot-identity-operator-tokens"]
+    (rule,) = [rule for rule in policy["spec"]["validations"] if "audience" in rule["expression"]]
+    assert rule["expression"].endswith("audience in ['https://one.example.org','two'])")
+
+
 def test_the_pod_is_as_small_as_it_can_be(render: Render) -> None:
     """Non-root, read-only, no capabilities, seccomp; probes and identity are there."""
     pod = _of(render(), "Deployment")["pilot-identity"]["spec"]["template"]["spec"]
@@ -203,4 +297,4 @@ def test_the_account_is_what_the_policies_hold(render: Render) -> None:
         for name, policy in _of(documents, "ValidatingAdmissionPolicy").items()
         if name.startswith("pilot-identity-operator-")
     ]
-    assert walls == [f"request.userInfo.username == '{OPERATOR}'"] * 4
+    assert walls == [f"request.userInfo.username == '{OPERATOR}'"] * 6

@@ -89,7 +89,14 @@ async def test_a_deletion_cuts_records_and_lets_go_in_this_order() -> None:
         since = len(server.requests)
         server.ask_to_delete("taskgrants", "task-1")
         await here.pass_time(5)
-        assert asked(server, since) == ["DELETE secrets/task-1", "POST configmaps", "PATCH taskgrants/task-1"]
+        assert asked(server, since) == [
+            "DELETE secrets/task-1",
+            # The revocation list, which is new; then the log.
+            "PUT configmaps/pilot-revoked-sandbox",
+            "POST configmaps",
+            "POST configmaps",
+            "PATCH taskgrants/task-1",
+        ]
 
 
 async def test_an_end_cuts_before_it_records() -> None:
@@ -102,6 +109,8 @@ async def test_an_end_cuts_before_it_records() -> None:
         await here.pass_time(5)
         assert asked(server, since) == [
             "DELETE secrets/task-1",
+            "PUT configmaps/pilot-revoked-sandbox",
+            "POST configmaps",
             "POST configmaps",
             "PATCH taskgrants/task-1/status",
         ]

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import asyncio
 
-from pilot_identity.control.queue import FIRST_RETRY, LONGEST_RETRY, Priority, WorkQueue
+import pytest
+
+from pilot_identity.control.queue import FIRST_RETRY, LONGEST_RETRY, TURN_EVERY, Priority, WorkQueue
 from pilot_identity.core.resources.metadata import Key
 
 A, B, C = (Key("TaskGrant", "team-a", name) for name in "abc")
@@ -101,3 +103,63 @@ async def test_a_taker_waits_for_the_first_key() -> None:
     queue.add(A, Priority.ISSUE)
     queue.add(B, Priority.ISSUE)
     assert set(await asyncio.gather(*workers)) == {A, B}
+
+
+FLOOD = [Key("TaskGrant", "flood", f"task-{number}") for number in range(10_000)]
+
+
+@pytest.mark.parametrize("flooding", Priority)
+@pytest.mark.parametrize("asked", Priority)
+async def test_a_flood_delays_nobody_elses_key_by_more_than_a_turn(
+    flooding: Priority, asked: Priority
+) -> None:
+    """Ten thousand keys of one namespace, urgent or not: another's is among the first few taken."""
+    queue = WorkQueue()
+    for key in FLOOD:
+        queue.add(key, flooding)
+    queue.add(A, asked)
+    taken = [await queue.take() for _ in range(2 * TURN_EVERY)]
+    assert A in taken[: 2 if asked <= flooding else None]
+    assert len(queue) == len(FLOOD) + 1 - len(taken)
+
+
+async def test_namespaces_take_turns() -> None:
+    """Within a priority each namespace gets one key in turn; within a namespace first come, first served."""
+    queue = WorkQueue()
+    keys = [Key("TaskGrant", f"team-{team}", f"task-{number}") for team in "abc" for number in range(2)]
+    for key in keys:
+        queue.add(key, Priority.ISSUE)
+    assert [f"{key.namespace[-1]}{key.name[-1]}" for key in await drained(queue)] == [
+        *("a0", "b0", "c0"),
+        *("a1", "b1", "c1"),
+    ]
+
+
+async def test_a_flood_that_does_not_end_starves_nobody() -> None:
+    """Every key taken from the flood is followed by another, more urgent than anybody else's."""
+    queue = WorkQueue()
+    for key in FLOOD[:100]:
+        queue.add(key, Priority.REVOKE)
+    others = [Key("TaskGrant", f"team-{number}", "task") for number in range(10)]
+    for key in others:
+        queue.add(key, Priority.DRIFT)
+    taken: list[Key] = []
+    while set(others) - set(taken):
+        taken.append(await queue.take())
+        queue.done(taken[-1])
+        if taken[-1] not in others:
+            queue.add(taken[-1], Priority.REVOKE)
+    assert len(taken) <= TURN_EVERY * (len(others) + 2)
+
+
+async def test_a_key_that_became_more_urgent_is_taken_once() -> None:
+    """What it left behind in its old lane is passed over, whoever's turn it is."""
+    queue = WorkQueue()
+    for key in FLOOD[:50]:
+        queue.add(key, Priority.DRIFT)
+        queue.add(key, Priority.ISSUE)
+        queue.add(key, Priority.REVOKE)
+    queue.add(A, Priority.DRIFT)
+    taken = await drained(queue)
+    assert sorted(taken) == sorted([*FLOOD[:50], A])
+    assert queue.is_idle

@@ -7,7 +7,7 @@ import pytest
 
 from pilot_identity.control.store import Store
 from pilot_identity.core.decisions.grants.seen import RATE_WINDOW
-from pilot_identity.core.resources import PilotIdentity, Resource, StagePolicy, TaskGrant
+from pilot_identity.core.resources import Approval, PilotIdentity, Resource, StagePolicy, TaskGrant
 from pilot_identity.core.resources.metadata import Key
 from pilot_identity.core.resources.parsing import parse
 from tests.fakes import manifests
@@ -18,6 +18,7 @@ OTHER_STAGE = Key("StagePolicy", "", "production")
 PILOT = Key("PilotIdentity", "team-a", "triage")
 SHARER = Key("PilotIdentity", "team-a", "sharer")
 ACTIVE, WAITING, ENDED = (Key("TaskGrant", "team-a", name) for name in ("active", "waiting", "ended"))
+APPROVAL = Key("Approval", "team-a", "yes")
 READY = {
     "type": "Ready",
     "status": "True",
@@ -52,6 +53,13 @@ def pilot(name: str, version: int, **rest: Any) -> PilotIdentity:
     body["spec"].update(rest.pop("spec", {}))
     found = seen(body, version, **rest)
     assert isinstance(found, PilotIdentity)
+    return found
+
+
+def approval(version: int, *, of: str = "waiting", **rest: Any) -> Approval:
+    """An approval of a grant."""
+    found = seen(manifests.approval(of=of, **rest.pop("spec", {})), version, **rest)
+    assert isinstance(found, Approval)
     return found
 
 
@@ -189,7 +197,7 @@ DEPENDENTS = [
         {PILOT, SHARER, ACTIVE, WAITING},
         id="a pilot that gave up an account",
     ),
-    pytest.param(grant("active", 100, "Expired"), {ACTIVE, PILOT, WAITING}, id="a grant that ended"),
+    pytest.param(grant("active", 100, "Expired"), {ACTIVE, PILOT}, id="a grant that ended"),
     pytest.param(grant("waiting", 100, "Active"), {WAITING}, id="a grant that was issued"),
     pytest.param(grant("ended", 100, "Expired", completed=True), {ENDED}, id="a grant that had ended before"),
 ]
@@ -208,10 +216,125 @@ def test_a_change_marks_those_whose_decision_rests_on_it(
     [
         pytest.param(STAGE, {STAGE, OTHER_STAGE, PILOT, SHARER, ACTIVE, WAITING}, id="a stage"),
         pytest.param(PILOT, {PILOT, SHARER, ACTIVE, WAITING}, id="a pilot"),
-        pytest.param(ACTIVE, {ACTIVE, PILOT, WAITING}, id="an open grant"),
+        pytest.param(ACTIVE, {ACTIVE, PILOT}, id="an open grant"),
         pytest.param(ENDED, {ENDED}, id="a grant that ended"),
     ],
 )
 def test_a_deletion_marks_those_whose_decision_rested_on_it(store: Store, key: Key, dirty: set[Key]) -> None:
     """As a change does."""
     assert store.drop(key, version=100) == dirty
+
+
+class TestApprovals:
+    """An approval marks what it is about, and what it is about marks its approvals."""
+
+    def test_an_approval_is_found_by_the_uid_that_it_names(self, store: Store) -> None:
+        """A grant made anew under the same name has none of them."""
+        said = approval(20)
+        assert store.put(said) == {APPROVAL, WAITING}
+        assert store.approvals("uid-waiting") == (said,)
+        assert store.subject(said) == store.grant(WAITING)
+        store.put(seen(manifests.grant("waiting"), 21, uid="uid-another"))
+        assert store.subject(said) is None
+        assert store.drop(APPROVAL, version=22) == {APPROVAL, WAITING}
+        assert store.approvals("uid-waiting") == ()
+
+    def test_its_own_conditions_mark_nobody(self, store: Store) -> None:
+        """What it is told is not what its subject reads of it."""
+        store.put(approval(20))
+        assert store.put(approval(21, conditions=[{**READY, "reason": "Waiting"}])) == {APPROVAL}
+        assert store.put(approval(22, used=True)) == {APPROVAL, WAITING}
+
+    def test_what_a_grant_asks_marks_its_approvals(self, store: Store) -> None:
+        """Asked, asked anew, decided, gone."""
+        store.put(approval(20))
+        wait: dict[str, Any] = {"digest": "sha256:ab", "required": 1, "expiresAt": "2026-06-02T12:00:00Z"}
+        asks: dict[str, Any] = {"phase": "AwaitingApproval", "approval": wait}
+        assert APPROVAL in store.put(seen(manifests.grant("waiting"), 21, **asks))
+        assert APPROVAL not in store.put(seen(manifests.grant("waiting"), 22, **asks, conditions=[READY]))
+        decided: dict[str, Any] = {"phase": "Denied", "approval": wait, "decision": {"allowed": False}}
+        assert APPROVAL in store.put(seen(manifests.grant("waiting"), 23, **decided))
+        assert APPROVAL in store.drop(WAITING, version=24)
+
+    def test_a_review_is_about_a_pilot(self, store: Store) -> None:
+        """Marked by what the pilot owes."""
+        said = approval(20, of="triage", spec={"kind": "PilotIdentity"})
+        assert store.put(said) == {APPROVAL, PILOT}
+        owed = {"grants": [], "since": "2026-06-01T12:00:00Z", "dueAt": "2026-06-01T13:00:00Z"}
+        assert APPROVAL in store.put(pilot("triage", 21, reviewOwed=owed))
+
+    def test_a_stage_is_the_clusters(self, store: Store) -> None:
+        """An approval of one is in some namespace, the stage in none."""
+        said = approval(20, of="sandbox", spec={"kind": "StagePolicy", "purpose": "Exception"})
+        assert store.put(said) == {APPROVAL, STAGE}
+        assert store.subject(said) == store.get(STAGE)
+
+
+def test_an_emergency_marks_its_pilot_until_its_review_is_recorded(store: Store) -> None:
+    """And is told to the pilot's pass."""
+    unrecorded = {**READY, "status": "False", "reason": "ReviewUnrecorded"}
+    waits = seen(manifests.grant("waiting", emergency=True), 20, phase="Pending", conditions=[unrecorded])
+    assert PILOT in store.put(waits)
+    triage = store.pilot(PILOT)
+    assert triage is not None
+    assert store.unrecorded_emergencies(triage) == (waits,)
+    store.put(seen(manifests.grant("waiting", emergency=True), 21, phase="Active", conditions=[READY]))
+    assert store.unrecorded_emergencies(triage) == ()
+
+
+def limited(name: str, version: int, **rest: Any) -> TaskGrant:
+    """A grant that waits for room."""
+    reached = {**READY, "status": "False", "reason": "LimitReached"}
+    found = seen(manifests.grant(name), version, phase="Pending", conditions=[reached], **rest)
+    assert isinstance(found, TaskGrant)
+    return found
+
+
+class TestLines:
+    """Who waits for room is looked at in turn, not all at once."""
+
+    @pytest.fixture
+    def line(self, store: Store) -> list[TaskGrant]:
+        """Five in line, behind one that is active."""
+        waiting = [limited(f"in-line-{number}", 20 + number) for number in range(5)]
+        for one in waiting:
+            store.put(one)
+        return waiting
+
+    def test_room_is_for_the_head_of_the_line(self, store: Store, line: list[TaskGrant]) -> None:
+        """Neither for all, nor for those who wait for something else."""
+        assert [store.is_next(one) for one in line] == [True, False, False, False, False]
+        assert store.put(grant("active", 30, "Revoked")) == {ACTIVE, PILOT, line[0].key}
+
+    @pytest.mark.parametrize("phase", ["Active", "Denied"])
+    def test_whoever_leaves_lets_the_next_be_looked_at(
+        self, store: Store, line: list[TaskGrant], phase: str
+    ) -> None:
+        """Issued: there may be room for more. Ended: the room is the next one's."""
+        assert store.put(grant("in-line-0", 30, phase)) == {line[0].key, line[1].key}
+        assert store.drop(line[1].key, version=31) == {line[1].key, line[2].key}
+
+    def test_nobody_loses_his_place(self, store: Store, line: list[TaskGrant]) -> None:
+        """By being told something, or by another's newer version."""
+        store.put(limited("in-line-0", 30))
+        assert line[0].key in store.put(grant("active", 31, "Revoked"))
+
+    def test_each_is_looked_at_when_it_is_its_turn(self, store: Store, line: list[TaskGrant]) -> None:
+        """Two issues a minute: the first two wait for those to lapse, the next for what comes after them."""
+        second = dt.timedelta(seconds=1)
+        for number in range(2):
+            store.note_issuing(grant(f"issued-{number}", 40), START + number * second)
+        assert [store.issued_lately(one, START + 2 * second) for one in line] == [
+            (2, START),
+            (2, START + second),
+            (2, START + RATE_WINDOW),
+            (2, START + RATE_WINDOW + second),
+            (2, START + 2 * RATE_WINDOW),
+        ]
+
+    def test_those_who_gave_up_are_not_waited_for(self, store: Store, line: list[TaskGrant]) -> None:
+        """The head is never told to wait for anybody but those who were issued."""
+        store.note_issuing(grant("issued", 40), START)
+        for number in range(4):
+            store.put(grant(f"in-line-{number}", 50 + number, "Revoked"))
+        assert store.issued_lately(line[4], START) == (1, START)

@@ -13,6 +13,7 @@ from pilot_identity.adapters.issuer import SecretIssuer
 from pilot_identity.adapters.keys import KeySecrets, log_signer
 from pilot_identity.adapters.kubernetes.cluster import KubernetesCluster
 from pilot_identity.adapters.kubernetes.recorder import EventRecorder
+from pilot_identity.adapters.revocations import ConfigMapRevocations
 from pilot_identity.control.apply import Applier
 from pilot_identity.control.deadlines import Deadlines
 from pilot_identity.control.gather import Gatherer
@@ -62,14 +63,22 @@ async def furnish(*, page: int = 500) -> Room:
     for body in (manifests.stage(), manifests.pilot(), manifests.grant()):
         server.apply(body)
     api, store, queue = FakeApi(server), Store(), WorkQueue()
-    log = ConfigMapLog(api, HOME, await log_signer(api, HOME, "0123456789abcdef"))
+    log = ConfigMapLog(api, HOME, await log_signer(api, HOME, "0123456789abcdef"), on_read=lambda _: None)
     cluster, issuer = KubernetesCluster(api), SecretIssuer(KeySecrets(api, HOME), server.clock)
     reconciler = Reconciler(
         store,
         queue,
         Deadlines(server.clock, lambda _: None),
         Gatherer(store, cluster, issuer, log),
-        Applier(store, cluster, issuer, log, EventRecorder(api, server.clock, "replica-0"), server.clock),
+        Applier(
+            store,
+            cluster,
+            issuer,
+            log,
+            EventRecorder(api, server.clock, "replica-0"),
+            ConfigMapRevocations(api, issuer, server.clock),
+            server.clock,
+        ),
         server.clock,
     )
     return Room(server, store, queue, Sweeper(store, cluster, reconciler, log))

@@ -69,3 +69,10 @@ def test_the_audit_log_is_about_service_accounts() -> None:
 def test_free_ports_are_different() -> None:
     """No two listeners get the same."""
     assert len(set(free_ports(50))) == 50
+
+
+def test_an_audit_webhook_is_an_option() -> None:
+    """By default the API server posts nothing."""
+    config = Path("/cluster/webhook.kubeconfig")
+    assert f"--audit-webhook-config-file={config}" in flags.audit_webhook(config)
+    assert not [flag for flag in flags.apiserver(FILES, PORTS, (1, 36)) if "webhook" in flag]

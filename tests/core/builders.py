@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pilot_identity.core.decisions.fresh import Moment
-from pilot_identity.core.resources import PilotIdentity, StagePolicy, TaskGrant, parse
+from pilot_identity.core.resources import Approval, PilotIdentity, StagePolicy, TaskGrant, parse
 from pilot_identity.core.resources.metadata import FINALIZER
 from pilot_identity.core.resources.timestamps import format_timestamp
 
@@ -221,6 +221,35 @@ def active_grant(
         **(status or {}),
     }
     return grant(name, meta={"finalizers": [FINALIZER], **(meta or {})}, status=standing, **spec)
+
+
+def approval(
+    name: str = "yes",
+    *,
+    of: TaskGrant | PilotIdentity,
+    meta: Mapping[str, Any] | None = None,
+    status: Mapping[str, Any] | None = None,
+    **spec: Any,
+) -> Approval:
+    """Bob's yes to a grant or pilot, made now; the digest is the case's."""
+    body = {
+        "kind": "Approval",
+        "metadata": metadata(name, **{"creationTimestamp": format_timestamp(NOW), **(meta or {})}),
+        "spec": {
+            "subject": {"kind": of.key.kind, "name": of.metadata.name, "uid": of.metadata.uid},
+            "purpose": "Grant" if isinstance(of, TaskGrant) else "Review",
+            "digest": "sha256:" + "0" * 64,
+            "decision": "Approve",
+            "approver": "bob",
+            "approverGroups": ["system:authenticated"],
+            "reason": "looked at it",
+            **spec,
+        },
+        "status": dict(status or {}),
+    }
+    parsed = parse(body)
+    assert isinstance(parsed, Approval)
+    return parsed
 
 
 def moment(now: dt.datetime = NOW, number: int = 1, *, jitter: float = 0.5) -> Moment:

@@ -67,3 +67,23 @@ def grant(name: str = "task-1", **spec: Any) -> dict[str, Any]:
             **spec,
         },
     }
+
+
+def approval(
+    name: str = "yes", *, of: str = "task-1", kind: str = "TaskGrant", **spec: Any
+) -> dict[str, Any]:
+    """Bob's approval of a grant, or his review of a pilot, whose UID is `uid-<name>`."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "Approval",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "subject": {"kind": kind, "name": of, "uid": f"uid-{of}"},
+            "purpose": "Grant" if kind == "TaskGrant" else "Review",
+            "digest": "sha256:" + "0" * 64,
+            "decision": "Approve",
+            "approver": "bob",
+            "reason": "looked at it",
+            **spec,
+        },
+    }

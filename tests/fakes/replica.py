@@ -15,6 +15,7 @@ from pilot_identity.adapters.issuer import SecretIssuer
 from pilot_identity.adapters.keys import KeySecrets, log_signer
 from pilot_identity.adapters.kubernetes.cluster import KubernetesCluster
 from pilot_identity.adapters.kubernetes.recorder import EventRecorder
+from pilot_identity.adapters.revocations import ConfigMapRevocations
 from pilot_identity.control.apply import Applier
 from pilot_identity.control.deadlines import Deadlines
 from pilot_identity.control.gather import Gatherer
@@ -60,17 +61,18 @@ class Replica:
     async def _run(self) -> None:
         clock = self.server.clock
         signer = await log_signer(self.api, HOME, "0123456789abcdef")
-        log = ConfigMapLog(self.api, HOME, signer)
+        issuer = SecretIssuer(KeySecrets(self.api, HOME), clock)
+        revocations = ConfigMapRevocations(self.api, issuer, clock)
+        log = ConfigMapLog(self.api, HOME, signer, on_read=revocations.remember)
         recorder = EventRecorder(self.api, clock, "replica-0")
         cluster = KubernetesCluster(self.api)
-        issuer = SecretIssuer(KeySecrets(self.api, HOME), clock)
         deadlines = Deadlines(clock, lambda key: reconciler.mark([key]))
         reconciler = Reconciler(
             self.store,
             self.queue,
             deadlines,
             Gatherer(self.store, cluster, issuer, log),
-            Applier(self.store, cluster, issuer, log, recorder, clock),
+            Applier(self.store, cluster, issuer, log, recorder, revocations, clock),
             clock,
         )
         sweeper = Sweeper(self.store, cluster, reconciler, log)
@@ -78,6 +80,8 @@ class Replica:
         async with asyncio.TaskGroup() as tasks:
             await log.open()
             tasks.create_task(log.run())
+            tasks.create_task(log.pay())
+            tasks.create_task(revocations.run())
             tasks.create_task(recorder.run())
             self._intake.leads = True
             await sweeper.sweep_through()

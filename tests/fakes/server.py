@@ -18,10 +18,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from pilot_identity.adapters.kubernetes.api import Api, Invalid, NotFound
+from pilot_identity.adapters.kubernetes.api import JSON, METADATA_LIST, METADATA_ONLY, Api, Invalid, NotFound
 from pilot_identity.core.resources import KINDS
 from pilot_identity.core.resources.metadata import FINALIZER, GROUP
 from pilot_identity.ports import Clock, Conflict, Refused, Unavailable
+from tests.fakes import access
 
 HOME = "pilot-identity-system"
 CREDENTIAL_TYPE = f"{GROUP}/credential"
@@ -32,7 +33,7 @@ Object = dict[str, Any]
 CUSTOM = {kind.plural: kind.name for kind in KINDS.values()}
 _PATH = re.compile(
     r"/(?:api/v1|apis/[^/]+/[^/]+)(?:/namespaces/(?P<namespace>[^/]+))?/(?P<plural>[a-z]+)"
-    r"(?:/(?P<name>[^/]+))?(?P<status>/status)?"
+    r"(?:/(?P<name>[^/]+))?(?P<part>/status|/token)?"
 )
 
 
@@ -61,10 +62,16 @@ class Request:
         match = _PATH.fullmatch(path)
         if match is None:
             raise ValueError(f"no such path: {path}")
-        place = Place(match["plural"], match["namespace"] or "", match["name"] or "")
+        plural = "tokens" if match["part"] == "/token" else match["plural"]
+        place = Place(plural, match["namespace"] or "", match["name"] or "")
         query = dict(query or {})
         return cls(
-            method, place, bool(match["status"]), query.get("dryRun") == "All", copy(dict(body or {})), query
+            method,
+            place,
+            match["part"] == "/status",
+            query.get("dryRun") == "All",
+            copy(dict(body or {})),
+            query,
         )
 
     def __str__(self) -> str:
@@ -115,6 +122,11 @@ class FakeServer:
         self.faults: list[Fault] = []
         self.watchers: list[Change] = []
         self.refused: set[str] = set()
+        self.bindable: set[tuple[str, str]] = set()
+        self.missing_namespaces: set[str] = set()
+        self.tokens: dict[str, str] = {}
+        self.believed: set[str] = set()
+        self.remembered: list[Object] = []
         self._stamps_finalizer = stamps_finalizer
         self._page = page
         self._versions = itertools.count(1)
@@ -157,10 +169,13 @@ class FakeServer:
         """Take an object away as an admin would."""
         self._remove(Place(plural, namespace, name))
 
-    def answer(self, request: Request) -> Object:
+    def answer(self, request: Request) -> Object:  # noqa: PLR0911 - one for each verb
         """Carry out a request."""
         if request.place.plural in self.refused:
             raise Refused(f"{request}: 403")
+        review = _REVIEWS.get(request.place.plural)
+        if review is not None:
+            return review(self, request)
         match request.method:
             case "GET" if request.place.name:
                 return self._existing(request)
@@ -202,10 +217,14 @@ class FakeServer:
     def _create(self, request: Request) -> Object:
         body = request.body
         place = request.place._replace(name=body["metadata"]["name"])
+        if place.plural == "rolebindings":
+            access.require_bindable(self, request)
         if place in self.objects:
             raise Conflict(f"{request}: 409: {place.name} exists")
         _admit(place, None, body)
         metadata = body["metadata"]
+        if request.is_dry:
+            return body
         metadata["uid"] = f"{place.plural}-{next(self._uids)}"
         metadata["creationTimestamp"] = self._now()
         if place.plural in CUSTOM:
@@ -294,7 +313,8 @@ class FakeApi(Api):
         body: Mapping[str, Any] | None = None,
         *,
         query: Mapping[str, str] | None = None,
-        content_type: str = "application/json",
+        content_type: str = JSON,
+        accept: str = JSON,
     ) -> Any:
         """Make one request, and be hit by the fault that waits for it."""
         if (method == "PATCH") != content_type.startswith("application/merge-patch"):
@@ -315,7 +335,7 @@ class FakeApi(Api):
                 await self._strike(fault, request)
         await asyncio.sleep(LATENCY)
         await self._process.go_on()
-        return answer
+        return _without_contents(answer) if accept in {METADATA_ONLY, METADATA_LIST} else answer
 
     async def _strike(self, fault: Fault, request: Request) -> None:
         fault.struck = request
@@ -323,6 +343,12 @@ class FakeApi(Api):
             self._process.died.set()
         await self._process.go_on()
         raise Unavailable(f"{request}: no answer")
+
+
+def _without_contents(answer: Object) -> Object:
+    if "items" in answer:
+        return answer | {"items": [_without_contents(item) for item in answer["items"]]}
+    return {"metadata": answer["metadata"]}
 
 
 def copy(value: Object) -> Object:
@@ -372,26 +398,48 @@ def _secret_rules(place: Place, before: Object | None, after: Object | None) -> 
 
 def _config_map_rules(place: Place, before: Object | None, after: Object | None) -> Iterator[str]:
     if place.namespace == HOME:
-        if before is not None:
+        if before is not None and (after is not None or not place.name.startswith("audit-group-")):
             yield "the audit log is append-only"
         if after is not None and not after.get("immutable"):
             yield "an audit group is written once"
         return
     for body in (before, after):
-        if body is not None and not (place.name.startswith("pilot-bundle-") and _is_managed(body)):
-            yield "only bundles are written"
+        ours = place.name.startswith(("pilot-bundle-", "pilot-revoked-"))
+        if body is not None and not (ours and _is_managed(body)):
+            yield "only bundles and revocation lists are written"
 
 
-def _account_rules(_: Place, before: Object | None, after: Object | None) -> Iterator[str]:
-    if before is not None or after is None or not _is_managed(after):
-        yield "accounts are created and left alone"
+def _account_rules(place: Place, before: Object | None, after: Object | None) -> Iterator[str]:
+    if before is not None and (after is not None or not _is_a_grants(place, before)):
+        yield "accounts are created and left alone, but for grants' own"
+    if after is not None and not _is_managed(after):
+        yield "accounts have our label"
+
+
+def _binding_rules(place: Place, before: Object | None, after: Object | None) -> Iterator[str]:
+    for body in (before, after):
+        if body is not None and not _is_a_grants(place, body):
+            yield "only grants' bindings are written"
+    if before is not None and after is not None:
+        yield "bindings are never changed"
 
 
 _RULES: Mapping[str, Callable[[Place, Object | None, Object | None], Iterator[str]]] = {
     "secrets": _secret_rules,
     "configmaps": _config_map_rules,
     "serviceaccounts": _account_rules,
+    "rolebindings": _binding_rules,
 }
+
+_REVIEWS: Mapping[str, Callable[[FakeServer, Request], Object]] = {
+    "tokens": access.token,
+    "tokenreviews": access.token_review,
+    "subjectaccessreviews": access.access_review,
+}
+
+
+def _is_a_grants(place: Place, body: Object) -> bool:
+    return place.name.startswith("pilot-grant-") and _is_managed(body)
 
 
 def _annotation(body: Object, name: str) -> str:

@@ -114,8 +114,11 @@ class Witness:
         status = (after or {}).get("status", {})
         credential = status.get("credential")
         if credential is not None:
+            if credential.get("certificate"):
+                # This write is what released it.
+                self.released[uid, credential["issuance"]].add(credential["id"])
             self._see_claim(place, credential)
-        if status.get("closure") and secrets:
+        if status.get("phase") in {"Completed", "Expired", "Revoked"} and secrets:
             self.broken.append(f"{place.plural}/{place.name} says it ended with its Secret still there")
 
     def _see_claim(self, place: Place, credential: dict[str, Any]) -> None:

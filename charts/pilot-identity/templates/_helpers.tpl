@@ -55,6 +55,20 @@ spec:
   policyName: pilot-identity-{{ .name }}
 {{- end }}
 
+{{/*
+The names of the roles of a kind that are listed for a namespace, quoted; for "*", of all of that kind. Takes a dict:
+roles, kind, namespace.
+*/}}
+{{- define "pilot-identity.roleNames" -}}
+{{- $names := list }}
+{{- range .roles }}
+{{- if and (eq .kind $.kind) (or (eq $.namespace "*") (eq (.namespace | default "") $.namespace)) }}
+{{- $names = append $names (toJson .name) }}
+{{- end }}
+{{- end }}
+{{- $names | uniq | join ", " }}
+{{- end }}
+
 {{/* What the operator may do to the API where pilots live; the admission policies narrow it to its own objects. */}}
 {{- define "pilot-identity.servedRules" -}}
 - apiGroups: [pilotidentity.dev]
@@ -64,7 +78,10 @@ spec:
   resources: [pilotidentities, taskgrants]
   verbs: [list, watch, patch] # patch: metadata.finalizers alone, see admission/operator-account.yaml
 - apiGroups: [pilotidentity.dev]
-  resources: [pilotidentities/status, taskgrants/status]
+  resources: [taskgrants]
+  verbs: [delete] # of those that ended and are proven, when their stage's retention is over
+- apiGroups: [pilotidentity.dev]
+  resources: [approvals/status, pilotidentities/status, taskgrants/status]
   verbs: [patch]
 - apiGroups: [""]
   resources: [secrets] # never get, list, watch or patch: what others store cannot be read
@@ -74,7 +91,21 @@ spec:
   verbs: [create, update, delete]
 - apiGroups: [""]
   resources: [serviceaccounts]
-  verbs: [create, get]
+  verbs: [create, get{{ if .Values.kubernetesAccess.roles }}, delete{{ end }}]
+{{- if .Values.kubernetesAccess.roles }}
+- apiGroups: [""]
+  resources: [serviceaccounts/token] # of accounts pilot-grant-… alone, see admission/operator-account.yaml
+  verbs: [create]
+- apiGroups: [rbac.authorization.k8s.io]
+  resources: [rolebindings]
+  verbs: [create, get, delete]
+{{- with include "pilot-identity.roleNames" (dict "roles" .Values.kubernetesAccess.roles "kind" "ClusterRole" "namespace" "") }}
+- apiGroups: [rbac.authorization.k8s.io]
+  resources: [clusterroles]
+  resourceNames: [{{ . }}]
+  verbs: [bind]
+{{- end }}
+{{- end }}
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]

@@ -23,10 +23,13 @@ from pilot_identity.core.spiffe import keys
 from pilot_identity.core.spiffe.bundle import Bundle
 from pilot_identity.core.spiffe.ids import TrustDomain
 from pilot_identity.core.spiffe.jwt_svid import certificate_thumbprint, issue_token
+from pilot_identity.core.spiffe.revocation import certificate_revocation_list, deny_list
 from pilot_identity.core.spiffe.x509_svid import Authority, authority_certificate, issue_leaf
-from pilot_identity.ports import Clock, Issuer, SignedCredential, Unavailable
+from pilot_identity.ports import Clock, Issuer, RevocationOrder, SignedCredential, Unavailable
 
 STAGE_KEYS_TYPE = f"{GROUP}/stage-keys"
+CRL_FILE = "revoked.crl"
+DENY_LIST_FILE = "revoked-tokens.jws"
 _SERIAL_BITS = 159
 _FIRST_SEQUENCE = 1
 
@@ -130,15 +133,19 @@ class SecretIssuer:
         await self._stored.create(_secret_name(order.stage), STAGE_KEYS_TYPE, drawn.files())
 
     def sign(self, order: CredentialOrder) -> SignedCredential:
-        """Make a credential in memory: a new key, its X.509-SVID, the JWT-SVIDs, the bundle."""
+        """Make a credential in memory: a new key, its X.509-SVID, the JWT-SVIDs, the bundle.
+
+        Over a public key that was brought, the X.509-SVID alone.
+        """
         stage = self._known.get(order.stage)
         if stage is None:
             raise Unavailable(f"the keys of stage {order.stage!r} are not loaded")
+        if order.public_key is not None:
+            files = {"tls.crt": _leaf(stage, order, order.public_key).public_bytes(Encoding.PEM)}
+            return SignedCredential(order, keys.spki_sha256(order.public_key), files)
         private_key = ec.generate_private_key(ec.SECP256R1())
         public_key = private_key.public_key()
-        certificate = issue_leaf(
-            stage.authority, public_key, order.spiffe_id, order.serial, order.not_before, order.not_after
-        )
+        certificate = _leaf(stage, order, public_key)
         files = {
             "tls.crt": certificate.public_bytes(Encoding.PEM),
             "tls.key": keys.private_key_pem(private_key),
@@ -158,6 +165,28 @@ class SecretIssuer:
             bundle = self._known[stage].bundle
             self._bundles[stage] = {"bundle.pem": bundle.to_pem(), "bundle.json": bundle.to_spiffe_json()}
         return self._bundles[stage]
+
+    def revocation_lists(self, order: RevocationOrder) -> Mapping[str, str]:
+        """Sign a stage's revocation lists: a CRL in PEM, and a deny list of token ids as a JWS."""
+        stage = self._known.get(order.stage)
+        if stage is None:
+            raise Unavailable(f"the keys of stage {order.stage!r} are not loaded")
+        crl = certificate_revocation_list(
+            stage.authority,
+            order.certificates,
+            number=order.number,
+            this_update=order.this_update,
+            next_update=order.next_update,
+        )
+        denied = deny_list(
+            stage.jwt_key,
+            stage.jwt_key_id,
+            stage.authority.trust_domain,
+            order.token_ids,
+            issued_at=order.this_update,
+            expires_at=order.next_update,
+        )
+        return {CRL_FILE: crl.public_bytes(Encoding.PEM).decode(), DENY_LIST_FILE: denied}
 
     def _token(
         self, stage: StageKeys, order: CredentialOrder, token: TokenOrder, confirmation: Mapping[str, object]
@@ -180,6 +209,12 @@ class SecretIssuer:
             return None
         loaded = self._known[stage] = StageKeys.from_files(files)
         return loaded
+
+
+def _leaf(stage: StageKeys, order: CredentialOrder, public_key: keys.VerificationKey) -> x509.Certificate:
+    return issue_leaf(
+        stage.authority, public_key, order.spiffe_id, order.serial, order.not_before, order.not_after
+    )
 
 
 def _secret_name(stage: str) -> str:

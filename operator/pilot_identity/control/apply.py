@@ -2,36 +2,57 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
+import msgspec
+
 from pilot_identity.control.store import Store
+from pilot_identity.core.audit.entries import Entry
 from pilot_identity.core.decisions.announced import RELEASE_WITHIN
 from pilot_identity.core.decisions.plan import (
     WITHDRAWN,
+    AccessDenied,
+    DeleteAccount,
     DeleteCredential,
     KeyOrder,
     MakeServiceAccount,
     Notice,
+    OnRevocationList,
     Outcome,
     Plan,
     Preparation,
     Proving,
     PublishBundle,
+    Release,
     RemoveBundle,
+    Revoke,
     SecretGone,
     Test,
+    TokenRefused,
+    Unbind,
     Withdrawal,
 )
-from pilot_identity.core.resources import Resource
+from pilot_identity.core.resources import Phase, Resource, TaskGrant
 from pilot_identity.core.resources.conditions import cut
 from pilot_identity.core.resources.metadata import Key, View
 from pilot_identity.core.resources.parsing import encode
-from pilot_identity.core.resources.task_grant import Proof
-from pilot_identity.ports import AuditLog, Clock, Cluster, Conflict, Issuer, PortError, Recorder
+from pilot_identity.core.resources.task_grant import Binding, Proof
+from pilot_identity.ports import (
+    AccountToken,
+    AuditLog,
+    Clock,
+    Cluster,
+    Conflict,
+    Issuer,
+    PortError,
+    Recorder,
+    Revocations,
+)
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +79,30 @@ class Applier:
     issuer: Issuer
     log: AuditLog
     recorder: Recorder
+    revocations: Revocations
     clock: Clock
+    _cutting: dict[str, asyncio.Task[None]] = field(default_factory=dict, init=False)
+
+    def cut(self, grant: TaskGrant) -> None:
+        """Cut the Kubernetes access of a grant that is to end, ahead of its pass, which does the rest.
+
+        A pass takes a worker for as long as its tests take; where a thousand grants end at once, the last
+        would keep its access until then. A failure here is the pass's to find.
+        """
+        credential, uid = grant.status.credential, grant.metadata.uid
+        access = credential.kubernetes if credential is not None else None
+        if access is None or grant.status.phase is not Phase.ACTIVE or uid in self._cutting:
+            return
+        task = asyncio.create_task(self._unbind(access.bindings))
+        self._cutting[uid] = task
+        task.add_done_callback(lambda _: self._cutting.pop(uid))
+
+    async def _unbind(self, bindings: Sequence[Binding]) -> None:
+        for binding in bindings:
+            try:
+                await self.cluster.accounts.unbind(binding)
+            except PortError as error:
+                log.debug("RoleBinding %s/%s: %s", binding.namespace, binding.name, error)
 
     async def apply(self, resource: Resource, plan: Plan) -> Applied:
         """Carry out `plan` for `resource`."""
@@ -73,6 +117,7 @@ class Applier:
             if not plan.is_overdue:
                 raise
             log.error("%s: let go, though not all is withdrawn and recorded: %s", resource.key, error)  # noqa: TRY400
+            self.log.owe(plan.entries)
             outcome = Outcome()
         if plan.status is not None:
             resource = await self._write_status(resource, plan.status(outcome), dirty)
@@ -80,6 +125,8 @@ class Applier:
             self._tell(notice, outcome.index)
         if plan.let_go:
             await self._set_finalizer(resource, dirty, held=False)
+        if plan.discard:
+            await self.cluster.discard(resource)
         if plan.status is not None or plan.let_go:
             self.log.settle(resource.metadata.uid, outcome.index)
         return Applied(frozenset(dirty - {resource.key}), plan.recheck_at)
@@ -91,12 +138,14 @@ class Applier:
             try:
                 await self._withdraw(withdrawal)
             except PortError as error:
-                proofs.append(Proof(WITHDRAWN, proven=False, message=cut(str(error))))
+                told = Proof(WITHDRAWN, proven=False, message=cut(str(error)), at=self.clock())
+                proofs.append(told)
         for test in proving.tests:
             try:
-                proofs.append(await self._test(test))
+                proof = await self._test(test)
             except PortError as error:
-                proofs.append(Proof(test.name, proven=False, message=cut(str(error))))
+                proof = Proof(test.name, proven=False, message=cut(str(error)))
+            proofs.append(msgspec.structs.replace(proof, at=self.clock()))
         return proving.conclude(tuple(proofs))
 
     async def _test(self, test: Test) -> Proof:
@@ -104,6 +153,13 @@ class Applier:
             case SecretGone(owner, secret, credential_id):
                 uid = await self.cluster.holds(owner, secret, credential_id)
                 return Proof(test.name, proven=not uid, message=_found(uid))
+            case AccessDenied():
+                return await self.cluster.accounts.test_access(test)
+            case TokenRefused():
+                return await self.cluster.accounts.test_token(test)
+            case OnRevocationList(revoked):
+                publication = await self.revocations.published(revoked)
+                return Proof(test.name, proven=publication.is_done, message=publication.message)
             case _:
                 assert_never(test)
 
@@ -142,16 +198,42 @@ class Applier:
         release = plan.release
         if release is None:
             return Outcome(await self.log.commit(plan.entries)) if plan.entries else Outcome()
+        account = await self._make_account(release)
+        facts = account.facts if account is not None else None
         credential = self.issuer.sign(release.order)
-        announcement = release.announce(credential.public_key_sha256)
+        announcement = release.announce(credential.public_key_sha256, facts)
         index = await self.log.commit([*plan.entries, announcement])
-        if self.clock() > announcement.time + RELEASE_WITHIN:
-            # Another leader may have called it abandoned by now.
-            raise Conflict(f"entry {index} took too long to commit; what it announces is not released")
+        self._require_timely(announcement, index)
+        if account is not None:
+            await self._bind(release)
+            self._require_timely(announcement, index)
+            files = {**credential.files, "kubeconfig": account.kubeconfig}
+            credential = replace(credential, files=files)
+        if not release.secret:
+            return Outcome(index, certificate=credential.files["tls.crt"].decode())
         uid = await self.cluster.write_credential(
             release.owner, release.secret, credential, replaces=release.replaces
         )
-        return Outcome(index, uid)
+        return Outcome(index, uid, account=facts)
+
+    async def _make_account(self, release: Release) -> AccountToken | None:
+        """Make the account and its token, so that the entry can name them; they give no access yet."""
+        order = release.order.kubernetes
+        if order is None:
+            return None
+        return await self.cluster.accounts.make(release.owner, order, is_renewal=bool(release.replaces))
+
+    async def _bind(self, release: Release) -> None:
+        order = release.order.kubernetes
+        if order is None:
+            return
+        for binding in order.bindings:
+            await self.cluster.accounts.bind(release.owner, order.name, binding)
+
+    def _require_timely(self, announcement: Entry, index: int) -> None:
+        """Release nothing late: another leader may have called it abandoned by now."""
+        if self.clock() > announcement.time + RELEASE_WITHIN:
+            raise Conflict(f"entry {index} took too long to commit; what it announces is not released")
 
     async def _make_keys(self, order: KeyOrder) -> None:
         fingerprints = self.issuer.draw_keys(order)
@@ -160,10 +242,16 @@ class Applier:
 
     async def _withdraw(self, withdrawal: Withdrawal) -> None:
         match withdrawal:
+            case Unbind(binding):
+                await self.cluster.accounts.unbind(binding)
+            case DeleteAccount(owner, name):
+                await self.cluster.accounts.delete(owner.key.namespace, name)
             case DeleteCredential(namespace, secret, uid):
                 await self.cluster.delete_credential(namespace, secret, uid)
             case RemoveBundle(namespace, stage):
                 await self.cluster.remove_bundle(namespace, stage)
+            case Revoke(revoked):
+                self.revocations.revoke(revoked)
             case _:
                 assert_never(withdrawal)
 

@@ -6,6 +6,7 @@ import asyncio
 import datetime as dt
 import heapq
 from collections.abc import Callable
+from contextlib import suppress
 
 from pilot_identity.core.resources.metadata import Key
 from pilot_identity.ports import Clock
@@ -60,7 +61,7 @@ class Deadlines:
         while True:
             self._changed.clear()
             seconds = self.pop_due()
-            try:
-                await asyncio.wait_for(self._changed.wait(), seconds)
-            except TimeoutError:
-                continue
+            # Not wait_for: before Python 3.12 it loses a cancellation that comes with what it waits for.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._changed.wait()

@@ -90,7 +90,8 @@ class Elector:
                 raise LostLeadershipError(f"not renewed within {self._timing.renew_deadline:.0f} s")
             started = self._monotonic()
             try:
-                kept = await asyncio.wait_for(self._try(), remaining)
+                async with asyncio.timeout(remaining):
+                    kept = await self._try()
             except (PortError, TimeoutError) as error:
                 log.warning("cannot renew the lease: %s", error or type(error).__name__)
                 self._lease = None

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pilot_identity.control.store import Store
 from pilot_identity.core.decisions.announced import Announced, Holding, announcement_of
-from pilot_identity.core.decisions.grants.seen import GrantSeen
+from pilot_identity.core.decisions.approvals import ApprovalSeen
+from pilot_identity.core.decisions.grants.endings import ending_of
+from pilot_identity.core.decisions.grants.seen import RETENTION, GrantSeen
+from pilot_identity.core.decisions.hindrance import Hindrance, Obstacle
+from pilot_identity.core.decisions.kubernetes_access import account_name, bindings_of
 from pilot_identity.core.decisions.pilot_checks import PilotSeen
 from pilot_identity.core.decisions.plan import Owner
 from pilot_identity.core.decisions.stages import StageSeen, is_ready
-from pilot_identity.core.resources import PilotIdentity, StagePolicy, TaskGrant
+from pilot_identity.core.resources import Approval, Phase, PilotIdentity, StagePolicy, TaskGrant
 from pilot_identity.core.resources.conditions import ConditionType, Reason, find
 from pilot_identity.ports import AuditLog, Cluster, Issuer
 
@@ -53,7 +58,19 @@ class Gatherer:
             announced=announced,
             holding=await self._first_holding(pilot, owner),
             account_is_free=await self._account_is_free(pilot, owner),
+            emergencies=self.store.unrecorded_emergencies(pilot),
+            reviews=self.store.approvals(pilot.metadata.uid),
         )
+
+    def approval(self, approval: Approval) -> ApprovalSeen:
+        """Observe an approval."""
+        subject = self.store.subject(approval)
+        pilot = subject if isinstance(subject, PilotIdentity) else None
+        if isinstance(subject, TaskGrant):
+            pilot = self.store.pilot(subject.pilot_key)
+        stage = self.store.stages.get(pilot.status.stage) if pilot is not None else None
+        ancestors = self.store.ancestors(subject) if isinstance(subject, TaskGrant) else ()
+        return ApprovalSeen(approval, subject, stage, ancestors)
 
     async def grant(self, grant: TaskGrant, now: dt.datetime) -> GrantSeen:
         """Observe a grant."""
@@ -63,24 +80,58 @@ class Gatherer:
         owner = Owner(grant.key, grant.metadata.uid)
         known = grant.status.credential
         issued_lately, oldest_issue = self.store.issued_lately(grant, now)
-        return GrantSeen(
+        announced = await self._announced(
+            owner, grant.secret, known.id if known else None, grant.status.issuances
+        )
+        if announced is not None and not grant.secret:
+            # Released by a write of the status alone: what a status does not know was never released, if it
+            # is the newest there is. A write of nothing asks that, and is a `Conflict` where it is not.
+            await self.cluster.write_status(grant, {}, {})
+        ancestors = self.store.ancestors(grant)
+        seen = GrantSeen(
             grant=grant,
             pilot=pilot,
             stage=stage,
             ca_not_after=facts.not_after if facts is not None else None,
             active_grants=self.store.active_grants(grant),
             issued_lately=issued_lately,
+            retention=self._retention(grant, stage),
             oldest_issue=oldest_issue,
-            announced=await self._announced(
-                owner, grant.secret, known.id if known else None, grant.status.issuances
-            ),
+            approvals=self.store.approvals(grant.metadata.uid),
+            announced=announced,
+            ancestors=ancestors,
+            ancestor_pilots=tuple(self.store.pilot(ancestor.pilot_key) for ancestor in ancestors),
         )
+        # Nothing that could fail is asked of the API server for a grant that is to end.
+        if announced is not None or ending_of(seen, now) is not None or not _wants_credential(grant, now):
+            return seen
+        return replace(seen, hindrances=await self._hindrances(grant, pilot, owner))
+
+    async def _hindrances(
+        self, grant: TaskGrant, pilot: PilotIdentity | None, owner: Owner
+    ) -> tuple[Hindrance, ...]:
+        """Ask what stands in the way of the Kubernetes access that a grant asks for."""
+        bindings = bindings_of(grant, pilot) if pilot is not None else ()
+        if not bindings:
+            return ()
+        account, accounts = account_name(grant), self.cluster.accounts
+        owns, *tried = await asyncio.gather(
+            self.cluster.owns_service_account(owner, account),
+            *(accounts.hindrance(owner, account, binding) for binding in bindings),
+        )
+        taken = (Hindrance(bindings[0], Obstacle.NAME_TAKEN),) if owns is False else ()
+        return (*taken, *(hindrance for hindrance in tried if hindrance is not None))
+
+    def _retention(self, grant: TaskGrant, stage: StagePolicy | None) -> dt.timedelta:
+        """How long the grant stays once it ended: what the stage says that it was issued in."""
+        issued_in = self.store.stages.get(grant.status.stage) or stage
+        return issued_in.spec.retention if issued_in is not None else RETENTION
 
     async def _announced(
         self, owner: Owner, secret: str, known_id: str | None, known_issuance: int
     ) -> Announced | None:
         """Find an announcement that the status does not know, and ask what became of it."""
-        found = self.log.announced(owner.uid)
+        found = await self.log.announced(owner.uid, known_issuance)
         if found is None:
             return None
         index, entry = found
@@ -94,6 +145,8 @@ class Gatherer:
     async def _holding(
         self, owner: Owner, secret: str, announced_id: str, known_id: str | None
     ) -> tuple[Holding, str]:
+        if not secret:
+            return Holding.NOTHING, ""
         uid = await self.cluster.holds(owner, secret, announced_id)
         if uid is None:
             return Holding.NOTHING, ""
@@ -131,3 +184,12 @@ class Gatherer:
 def _was_refused_for(pilot: PilotIdentity, reason: Reason) -> bool:
     ready = find(pilot.status.conditions, ConditionType.READY)
     return ready is not None and ready.reason == reason
+
+
+def _wants_credential(grant: TaskGrant, now: dt.datetime) -> bool:
+    """Whether a grant waits for its first credential, or one that runs for its next."""
+    status = grant.status
+    if status.phase in {Phase.PENDING, Phase.AWAITING_APPROVAL}:
+        return not grant.metadata.is_deleting
+    is_due = status.credential is not None and status.credential.renew_at <= now
+    return status.phase is Phase.ACTIVE and is_due

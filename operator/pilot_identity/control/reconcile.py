@@ -14,7 +14,9 @@ from pilot_identity.control.deadlines import Deadlines
 from pilot_identity.control.gather import Gatherer
 from pilot_identity.control.queue import Priority, WorkQueue
 from pilot_identity.control.store import Store
+from pilot_identity.core.decisions.approvals import decide_approval
 from pilot_identity.core.decisions.fresh import Moment
+from pilot_identity.core.decisions.grants.endings import left
 from pilot_identity.core.decisions.grants.life import decide_grant
 from pilot_identity.core.decisions.pilots import decide_pilot
 from pilot_identity.core.decisions.plan import Plan
@@ -24,6 +26,9 @@ from pilot_identity.core.resources.metadata import Key
 from pilot_identity.ports import AlreadyRecorded, Clock, Conflict, PortError
 
 log = logging.getLogger(__name__)
+
+NEXT_RECHECK = dt.timedelta(seconds=1)
+"""How soon the first of those who wait for a limit is looked at again: one grant for each pilot."""
 
 _SERIAL_BITS = 159
 """RFC 5280 §4.1.2.2: at most 20 octets, and positive."""
@@ -58,21 +63,24 @@ def priority_of(resource: Resource | None, pilot: PilotIdentity | None, now: dt.
 def _priority_of_grant(grant: TaskGrant, pilot: PilotIdentity | None, now: dt.datetime) -> Priority:
     if grant.metadata.is_deleting:
         return Priority.REVOKE
-    if grant.status.phase.is_terminal:
-        return Priority.DRIFT
+    phase = grant.status.phase
+    if phase is Phase.CLOSING or phase.is_terminal:
+        return Priority.DRIFT if phase.is_terminal else Priority.EXPIRE
     if grant.spec.revoke is not None or grant.spec.completed:
         return Priority.REVOKE
-    if grant.status.phase is not Phase.ACTIVE:
+    if phase is not Phase.ACTIVE:
         return Priority.ISSUE
-    if _is_cut(pilot):
+    if _is_cut(grant, pilot):
         return Priority.REVOKE
     is_due = grant.status.expires_at is None or grant.status.expires_at <= now
     return Priority.EXPIRE if is_due else Priority.RENEW
 
 
-def _is_cut(pilot: PilotIdentity | None) -> bool:
-    """Whether a pilot's active grants are to end at once."""
-    return pilot is None or pilot.spec.suspend or pilot.metadata.is_deleting
+def _is_cut(grant: TaskGrant, pilot: PilotIdentity | None) -> bool:
+    """Whether an active grant ends at once by what became of its pilot."""
+    if pilot is None or pilot.spec.suspend or pilot.metadata.is_deleting:
+        return True
+    return bool(left(grant, pilot))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +99,44 @@ class Reconciler:
         now = self.clock()
         for key in keys:
             resource = self.store.get(key)
-            pilot = self.store.pilot(resource.pilot_key) if isinstance(resource, TaskGrant) else None
-            self.queue.add(key, priority_of(resource, pilot, now))
+            if isinstance(resource, TaskGrant) and self._is_to_end(resource):
+                self.applier.cut(resource)
+            is_urgent = isinstance(resource, TaskGrant) and self._ends_with_another(resource, now)
+            self.queue.add(key, Priority.REVOKE if is_urgent else self._priority_of(resource, now))
+
+    def _priority_of(self, resource: Resource | None, now: dt.datetime) -> Priority:
+        pilot = self.store.pilot(resource.pilot_key) if isinstance(resource, TaskGrant) else None
+        return priority_of(resource, pilot, now)
+
+    def _is_to_end(self, grant: TaskGrant) -> bool:
+        """Whether somebody's word ends the grant, whatever else is known: on it, its pilot or its stage.
+
+        What is missing in the store says nothing here: while it fills, everything is.
+        """
+        pilot, stage = self.store.pilot(grant.pilot_key), self.store.stages.get(grant.status.stage)
+        return (
+            grant.metadata.is_deleting
+            or grant.spec.completed
+            or grant.spec.revoke is not None
+            or (pilot is not None and (pilot.spec.suspend or pilot.metadata.is_deleting))
+            or (stage is not None and stage.spec.freeze)
+        )
+
+    def _ends_with_another(self, grant: TaskGrant, now: dt.datetime) -> bool:
+        """Whether an active grant's stage is frozen, or it was delegated by one that ends, or has ended."""
+        if grant.status.phase is not Phase.ACTIVE:
+            return False
+        stage = self.store.stages.get(grant.status.stage)
+        if stage is not None and stage.spec.freeze:
+            return True
+        if not grant.spec.parent:
+            return False
+        ancestors = self.store.ancestors(grant)
+        is_short = not ancestors or ancestors[0].spec.parent
+        return bool(is_short) or any(
+            ancestor.status.phase is not Phase.ACTIVE or self._priority_of(ancestor, now) is Priority.REVOKE
+            for ancestor in ancestors
+        )
 
     async def work(self) -> None:
         """Make passes for ever, one at a time; several workers share the queue."""
@@ -141,7 +185,15 @@ class Reconciler:
             self.store.note_issuing(resource, moment.now)
         applied = await self.applier.apply(resource, plan)
         self.mark(applied.dirty)
-        self.deadlines.set(key, applied.recheck_at)
+        self.deadlines.set(key, self._recheck(key, applied.recheck_at, moment.now))
+
+    def _recheck(self, key: Key, planned: dt.datetime | None, now: dt.datetime) -> dt.datetime | None:
+        """When to look at a key again. Who is next in line is looked at often, lest he miss room."""
+        grant = self.store.grant(key)
+        if grant is None or not self.store.is_next(grant):
+            return planned
+        soon = now + NEXT_RECHECK
+        return soon if planned is None else min(soon, planned)
 
     async def _decide(self, resource: Resource, moment: Moment) -> Plan:
         match resource:
@@ -152,5 +204,4 @@ class Reconciler:
             case StagePolicy():
                 return decide_stage(await self.gatherer.stage(resource, moment.now), moment)
             case Approval():
-                # Nothing counts approvals yet; a stage that asks for them issues nothing.
-                return Plan()
+                return decide_approval(self.gatherer.approval(resource), moment)

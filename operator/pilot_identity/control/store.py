@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
+from pilot_identity.control.line import Lines, stands_in_line
+from pilot_identity.core.decisions.delegation import lineage
 from pilot_identity.core.decisions.grants.seen import RATE_WINDOW
+from pilot_identity.core.decisions.reviews import wants_review_recorded
 from pilot_identity.core.decisions.stages import is_ready
-from pilot_identity.core.resources import Phase, PilotIdentity, Resource, StagePolicy, TaskGrant
+from pilot_identity.core.resources import Approval, Phase, PilotIdentity, Resource, StagePolicy, TaskGrant
 from pilot_identity.core.resources.conditions import ConditionType, find
 from pilot_identity.core.resources.metadata import Key
 
@@ -30,9 +34,13 @@ class Store:
         self._waiting_of: dict[Key, set[Key]] = defaultdict(set)
         self._active_of: dict[Key, set[Key]] = defaultdict(set)
         self._open_of: dict[Key, set[Key]] = defaultdict(set)
+        self._children_of: dict[Key, set[Key]] = defaultdict(set)
         self._pilots_by_account: dict[tuple[str, str], set[Key]] = defaultdict(set)
         self._pilots_in: dict[str, set[Key]] = defaultdict(set)
+        self._approvals_of: dict[str, set[Key]] = defaultdict(set)
+        self._unrecorded_of: dict[Key, set[Key]] = defaultdict(set)
         self._issued_lately: dict[Key, dict[Key, dt.datetime]] = defaultdict(dict)
+        self._lines = Lines()
         self._gone: dict[Key, int] = {}
 
     def __len__(self) -> int:
@@ -47,6 +55,11 @@ class Store:
         """Return a pilot."""
         found = self._objects.get(key)
         return found if isinstance(found, PilotIdentity) else None
+
+    def grant(self, key: Key) -> TaskGrant | None:
+        """Return a grant."""
+        found = self._objects.get(key)
+        return found if isinstance(found, TaskGrant) else None
 
     def keys(self, kind: str) -> tuple[Key, ...]:
         """Every key of a kind."""
@@ -84,6 +97,8 @@ class Store:
         del self._objects[key]
         self._mark_gone(key, version)
         self._unindex(before)
+        if isinstance(before, TaskGrant):
+            self._lines.leave(before)
         return frozenset({key, *self._dependents(before, None)})
 
     def _mark_gone(self, key: Key, version: int) -> None:
@@ -118,15 +133,47 @@ class Store:
         return len(self._open_of.get(pilot.key, ()))
 
     def issued_lately(self, grant: TaskGrant, now: dt.datetime) -> tuple[int, dt.datetime | None]:
-        """How many other grants of the pilot were issued within the last minute, and the first of those."""
+        """How many other grants of the pilot were issued within the last minute, and which makes room for it.
+
+        That is the first of those, or for a grant that stands in line the one as far behind it.
+        """
         times = self._issued_lately.get(grant.pilot_key)
         if not times:
             return 0, None
         # In the order of issuing: what is too old is at the front.
         while times and next(iter(times.values())) <= now - RATE_WINDOW:
             del times[next(iter(times))]
-        oldest = next((at for key, at in times.items() if key != grant.key), None)
-        return len(times) - (grant.key in times), oldest
+        count = len(times) - (grant.key in times)
+        if not count:
+            return 0, None
+        rounds, place = divmod(self._lines.ahead_of(grant), count)
+        others = (at for key, at in times.items() if key != grant.key)
+        return count, next(itertools.islice(others, place, None)) + rounds * RATE_WINDOW
+
+    def is_next(self, grant: TaskGrant) -> bool:
+        """Whether a grant waits for a limit and is the first of its pilot's that does."""
+        return self._lines.head(grant.pilot_key) == grant.key
+
+    def approvals(self, uid: str) -> tuple[Approval, ...]:
+        """Every Approval that names an object's UID."""
+        found = (self._objects.get(key) for key in self._approvals_of.get(uid, ()))
+        return tuple(approval for approval in found if isinstance(approval, Approval))
+
+    def ancestors(self, grant: TaskGrant) -> tuple[TaskGrant, ...]:
+        """The grants that a grant descends from, its parent last; see `lineage`."""
+        return lineage(grant, self.grant)
+
+    def subject(self, approval: Approval) -> TaskGrant | PilotIdentity | StagePolicy | None:
+        """What an Approval names, if it is there and has the UID that it names."""
+        found = self._objects.get(_subject_key(approval))
+        if found is None or isinstance(found, Approval) or found.metadata.uid != approval.spec.subject.uid:
+            return None
+        return found
+
+    def unrecorded_emergencies(self, pilot: PilotIdentity) -> tuple[TaskGrant, ...]:
+        """The pilot's emergency grants that wait until its status says that a review is owed for them."""
+        found = (self._objects.get(key) for key in self._unrecorded_of.get(pilot.key, ()))
+        return tuple(grant for grant in found if isinstance(grant, TaskGrant))
 
     def _pilots(self, keys: Iterable[Key]) -> Iterator[PilotIdentity]:
         for key in keys:
@@ -148,6 +195,13 @@ class Store:
                     self._open_of[resource.pilot_key].add(resource.key)
                 elif not resource.status.phase.is_terminal:
                     self._waiting_of[resource.pilot_key].add(resource.key)
+                if resource.parent_key is not None and not resource.status.phase.is_terminal:
+                    self._children_of[resource.parent_key].add(resource.key)
+                self._lines.follow(resource)
+                if wants_review_recorded(resource):
+                    self._unrecorded_of[resource.pilot_key].add(resource.key)
+            case Approval():
+                self._approvals_of[resource.spec.subject.uid].add(resource.key)
 
     def _unindex(self, resource: Resource) -> None:
         match resource:
@@ -161,34 +215,71 @@ class Store:
                 _discard(self._waiting_of, resource.pilot_key, resource.key)
                 _discard(self._active_of, resource.pilot_key, resource.key)
                 _discard(self._open_of, resource.pilot_key, resource.key)
+                if resource.parent_key is not None:
+                    _discard(self._children_of, resource.parent_key, resource.key)
+                _discard(self._unrecorded_of, resource.pilot_key, resource.key)
+            case Approval():
+                _discard(self._approvals_of, resource.spec.subject.uid, resource.key)
 
     def _dependents(self, before: Resource | None, after: Resource | None) -> Iterator[Key]:
         """Whose decision rests on this object, where what they read of it changed."""
         now = after if after is not None else before
         match now:
-            case StagePolicy():
-                if _signs(before, _stage_face) != _signs(after, _stage_face):
-                    yield from self.keys("PilotIdentity")
-                    yield from (key for key in self.keys("StagePolicy") if key != now.key)
-                    for key in self.keys("PilotIdentity"):
-                        yield from self._live_grants(key)
-            case PilotIdentity():
-                if _signs(before, _pilot_face) != _signs(after, _pilot_face):
-                    yield from self._live_grants(now.key)
-                    yield from (other.key for other in self.sharers(now))
-                    if before is not None and isinstance(before, PilotIdentity):
-                        yield from (other.key for other in self.sharers(before))
+            case StagePolicy() if _changed(before, after, _stage_face):
+                yield from self._dependents_of_stage(now)
+            case PilotIdentity() if _changed(before, after, _pilot_face):
+                yield from self._dependents_of_pilot(before, now)
             case TaskGrant():
-                if _is_open(before) and not _is_open(after):
-                    yield now.pilot_key
-                    yield from self._waiting_of.get(now.pilot_key, ())
+                yield from self._dependents_of_grant(before, after, now)
+            case Approval() if _changed(before, after, _approval_face):
+                yield _subject_key(now)
             case _:
                 return
 
+    def _dependents_of_stage(self, stage: StagePolicy) -> Iterator[Key]:
+        yield from self.keys("PilotIdentity")
+        yield from (key for key in self.keys("StagePolicy") if key != stage.key)
+        for key in self.keys("PilotIdentity"):
+            yield from self._live_grants(key)
+
+    def _dependents_of_pilot(self, before: Resource | None, pilot: PilotIdentity) -> Iterator[Key]:
+        yield from self._live_grants(pilot.key)
+        yield from (other.key for other in self.sharers(pilot))
+        if isinstance(before, PilotIdentity):
+            yield from (other.key for other in self.sharers(before))
+        yield from self._approvals_of.get(pilot.metadata.uid, ())
+
+    def _dependents_of_grant(
+        self, before: Resource | None, after: Resource | None, grant: TaskGrant
+    ) -> Iterator[Key]:
+        if _changed(before, after, _asking_face):
+            yield from self._approvals_of.get(grant.metadata.uid, ())
+        if after is not None and grant.key in self._unrecorded_of.get(grant.pilot_key, ()):
+            yield grant.pilot_key
+        if _changed(before, after, _grant_face):
+            yield from self._descendants(grant.key)
+        if _is_open(before) and not _is_open(after):
+            yield grant.pilot_key
+        made_room = _is_open(before) and not _is_open(after)
+        left = stands_in_line(before) and not stands_in_line(after)
+        head = self._lines.head(grant.pilot_key)
+        if head is not None and (made_room or left):
+            yield head
+
     def _live_grants(self, pilot: Key) -> Iterator[Key]:
-        """A pilot's grants that are not ended."""
-        yield from self._open_of.get(pilot, ())
-        yield from self._waiting_of.get(pilot, ())
+        """A pilot's grants that are not ended, and those that were delegated by them."""
+        for key in (*self._open_of.get(pilot, ()), *self._waiting_of.get(pilot, ())):
+            yield key
+            yield from self._descendants(key)
+
+    def _descendants(self, grant: Key) -> Iterator[Key]:
+        """The grants that are not ended and lead to this one by `spec.parent`, the nearest first."""
+        known = {grant}
+        level = [grant]
+        while level:
+            level = [key for above in level for key in self._children_of.get(above, ()) if key not in known]
+            known.update(level)
+            yield from level
 
 
 IndexKey = TypeVar("IndexKey")
@@ -203,8 +294,11 @@ def _discard(index: dict[IndexKey, set[Key]], at: IndexKey, key: Key) -> None:
             del index[at]
 
 
-def _signs(resource: Resource | None, face: Callable[[Resource], object]) -> object:
-    return None if resource is None else face(resource)
+def _changed(before: Resource | None, after: Resource | None, face: Callable[[Resource], object]) -> bool:
+    """Whether what others read of an object is not as it was; one that came or went is changed."""
+    if before is None or after is None:
+        return before is not after
+    return face(before) != face(after)
 
 
 def _stage_face(resource: Resource) -> object:
@@ -226,6 +320,45 @@ def _pilot_face(resource: Resource) -> object:
         ready.status if ready else None,
         is_current,
         resource.metadata.is_deleting,
+        resource.status.review_owed,
+        resource.status.reviewed,
+    )
+
+
+def _asking_face(resource: Resource) -> object:
+    """What the approvals of a grant read of it."""
+    if not isinstance(resource, TaskGrant):
+        return None
+    status = resource.status
+    return status.phase.is_terminal, status.approval, status.decision
+
+
+def _approval_face(resource: Resource) -> object:
+    """What its subject reads of an approval; the spec cannot change."""
+    if not isinstance(resource, Approval):
+        return None
+    return resource.metadata.uid, resource.metadata.is_deleting, resource.status.used
+
+
+def _subject_key(approval: Approval) -> Key:
+    subject = approval.spec.subject
+    namespace = approval.metadata.namespace if subject.kind != "StagePolicy" else ""
+    return Key(subject.kind, namespace, subject.name)
+
+
+def _grant_face(resource: Resource) -> object:
+    """What those read of a grant whose parent, or ancestor, it is."""
+    if not isinstance(resource, TaskGrant):
+        return None
+    ready = find(resource.status.conditions, ConditionType.READY)
+    return (
+        resource.metadata.uid,
+        resource.metadata.is_deleting,
+        resource.metadata.is_held,
+        resource.spec,
+        resource.status.phase,
+        resource.status.expires_at,
+        ready.status if ready else None,
     )
 
 

@@ -78,7 +78,8 @@ class Sweeper:
         """Sweep whenever asked and every `SWEEP_SECONDS`, for ever."""
         while True:
             try:
-                await asyncio.wait_for(self._wanted.wait(), SWEEP_SECONDS)
+                async with asyncio.timeout(SWEEP_SECONDS):
+                    await self._wanted.wait()
             except TimeoutError:
                 log.debug("a routine sweep")
             self._wanted.clear()

@@ -10,13 +10,26 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from pilot_identity.core.audit.entries import EntryType, RecordedEntry
+from pilot_identity.core.decisions.plan import WITHDRAWN, OnRevocationList, SecretGone
 from pilot_identity.core.resources import Phase, PilotIdentity, TaskGrant
 from pilot_identity.core.resources.metadata import FINALIZER, Key
+from pilot_identity.core.resources.pilot_identity import Owners
+from pilot_identity.core.resources.stage_policy import ApprovalRules, GrantApprovals
 from pilot_identity.core.resources.task_grant import Revocation
 from tests.core.builders import grant, pilot, stage, tool
 from tests.core.decisions.world import World, started
 
-TICKS = [dt.timedelta(seconds=1), dt.timedelta(minutes=3), dt.timedelta(minutes=10), dt.timedelta(hours=1)]
+TICKS = [
+    dt.timedelta(seconds=1),
+    dt.timedelta(minutes=3),
+    dt.timedelta(minutes=10),
+    dt.timedelta(hours=1),
+    dt.timedelta(days=8),
+]
+BREAKABLE = [WITHDRAWN, SecretGone.name, OnRevocationList.name, "log"]
+PEOPLE = ["ana", "bea", "cai", "system:serviceaccount:team-a:bot"]
+"""Ana asks for every grant; the last is nobody."""
 PILOTS = ["triage", "helper"]
 PILOT_STAGE = Key("StagePolicy", "", "pilot")
 
@@ -51,8 +64,13 @@ class Histories(RuleBasedStateMachine):
     def react(self, key: Key, reaction: Reaction) -> None:
         """Let the operator answer to what was done to an object."""
         what, steps = reaction
-        if what == "comes to rest":
+        if what == "comes to rest" and self.world.log.is_down:
+            for one in list(self.world.objects):
+                if one in self.world.objects:
+                    self.world.make_pass(one)
+        elif what == "comes to rest":
             self.world.settle()
+            self.world.check_trees()
             self.world.check_rest()
         elif what != "is down" and key in self.world.objects:
             self.world.make_pass(key, steps=steps)
@@ -86,7 +104,7 @@ class Histories(RuleBasedStateMachine):
         if key not in self.world.objects:
             self.made += 1
             meta: dict[str, Any] = {"uid": f"pilot-{self.made}", "finalizers": [FINALIZER] if held else []}
-            self.world.put(pilot(name, meta=meta, stage=asks_for))
+            self.world.put(pilot(name, meta=meta, stage=asks_for, delegation={"maxDepth": 2}))
         self.react(key, then)
 
     @rule(
@@ -101,6 +119,67 @@ class Histories(RuleBasedStateMachine):
         meta: dict[str, Any] = {"finalizers": [FINALIZER] if held else []}
         made = self.world.put(grant(f"task-{self.made}", meta=meta, pilot=name, duration=f"{minutes}m"))
         self.react(made.key, then)
+
+    @rule(pick=picks, minutes=st.sampled_from([1, 15]), then=reactions)
+    def delegate(self, pick: int, minutes: int, then: Reaction) -> None:
+        """Someone asks for a child of a grant, that may have ended."""
+        parent = self.one_of("TaskGrant", pick)
+        if parent is not None:
+            self.made += 1
+            above = self.world.grant(parent.name)
+            made = self.world.put(
+                grant(
+                    f"task-{self.made}",
+                    meta={"finalizers": [FINALIZER]},
+                    pilot=above.spec.pilot,
+                    parent=parent.name,
+                    duration=f"{minutes}m",
+                )
+            )
+            self.react(made.key, then)
+
+    @rule(required=st.integers(0, 2), then=reactions)
+    def require(self, required: int, then: Reaction) -> None:
+        """An admin changes how many people must approve a grant."""
+        self.world.edit(PILOT_STAGE, approvals=ApprovalRules(grant=GrantApprovals(required=required)))
+        self.react(PILOT_STAGE, then)
+
+    @rule(
+        pick=picks,
+        who=st.sampled_from(PEOPLE),
+        is_current=st.booleans(),
+        deny=st.sampled_from([False, False, False, True]),
+        then=reactions,
+    )
+    def say(self, pick: int, who: str, *, is_current: bool, deny: bool, then: Reaction) -> None:
+        """Somebody approves or denies a grant, as it is or as it never was."""
+        key = self.one_of("TaskGrant", pick)
+        if key is not None:
+            found = self.world.grant(key.name)
+            asked = found.status.approval
+            digest = asked.digest if asked is not None and is_current else "sha256:" + "0" * 64
+            self.world.say(found, who, digest, deny=deny)
+            self.react(key, then)
+
+    @rule(pick=picks, owner=st.sampled_from(["ana", "dora"]), then=reactions)
+    def change_owner(self, pick: int, owner: str, then: Reaction) -> None:
+        """Someone else answers for a pilot, or the first again."""
+        owners = Owners(business=owner, technical="tom")
+        self.act("PilotIdentity", pick, then, lambda key: self.world.edit(key, owners=owners))
+
+    @rule(what=st.sampled_from(BREAKABLE))
+    def break_down(self, what: str) -> None:
+        """Something cannot be withdrawn, tested or recorded any more."""
+        if what == "log":
+            self.world.log.is_down = True
+        else:
+            self.world.broken.add(what)
+
+    @rule(then=reactions)
+    def mend(self, then: Reaction) -> None:
+        """All of it works again."""
+        self.world.mend()
+        self.react(PILOT_STAGE, then)
 
     @rule(pick=picks, then=reactions)
     def revoke(self, pick: int, then: Reaction) -> None:
@@ -178,6 +257,31 @@ class Histories(RuleBasedStateMachine):
             standing = self.world.secret_of(found)
             if standing is not None and found.status.expires_at is not None:
                 assert standing.ends <= found.status.expires_at
+
+    @invariant()
+    def an_end_is_shown(self) -> None:
+        """A grant is ended for good only when every test shows it, and what lives on is on the lists."""
+        for found in self.world.of_kind(TaskGrant):
+            self.world.check_closure(found)
+
+    @invariant()
+    def an_approval_is_used_once(self) -> None:
+        """No approval stands in the decisions of two grants, or twice in one."""
+        used = [
+            word["uid"]
+            for entry in self.world.log.entries
+            if entry.type == EntryType.GRANT_ISSUED
+            for word in entry.data["decision"].get("approvals", ())
+            if not self.was_abandoned(entry)
+        ]
+        assert len(used) == len(set(used))
+
+    def was_abandoned(self, announcement: RecordedEntry) -> bool:
+        """Whether what an entry announces was never released, as another entry says."""
+        name = announcement.data["credential"]["id"]
+        return any(entry.data.get("abandoned", {}).get("id") == name for entry in self.world.log.entries) or (
+            name not in self.world.released
+        )
 
     @invariant()
     def nobody_rises(self) -> None:

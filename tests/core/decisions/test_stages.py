@@ -55,6 +55,21 @@ REFUSED: Mapping[str, tuple[StageSeen, str, str]] = {
         "CertificateAuthorityExpired",
         "expired at",
     ),
+    "one of its rules is no expression": (
+        seen(stage(rules=[{"name": "good", "expression": "true"}, {"name": "bad", "expression": "grant."}])),
+        "RuleInvalid",
+        "rule 'bad' does not compile, so nothing is issued in this stage: <input>:1:7: Syntax error",
+    ),
+    "one of its rules is no question": (
+        seen(stage(rules=[{"name": "sum", "expression": "1 + 1"}])),
+        "RuleInvalid",
+        "rule 'sum' does not compile, so nothing is issued in this stage: it gives int",
+    ),
+    "it does not say when approvals are asked for": (
+        seen(stage(approvals={"grant": {"required": 1, "when": "risky"}})),
+        "RuleInvalid",
+        "approvals.grant.when does not compile",
+    ),
     "one of the same second has a smaller UID": (
         seen(stage(), other(0, {"uid": "uid-a"})),
         "RankShared",

@@ -9,37 +9,55 @@ after a restart. Any pass can be stopped after any step, as a kill or a conflict
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import msgspec
 
-from pilot_identity.core.audit.entries import Entry, RecordedEntry, decode_entry, encode_entry
+from pilot_identity.core.audit.entries import Entry, EntryType, RecordedEntry, decode_entry, encode_entry
 from pilot_identity.core.decisions.announced import Announced, Holding, announcement_of
+from pilot_identity.core.decisions.delegation import lineage
 from pilot_identity.core.decisions.grants.life import decide_grant
-from pilot_identity.core.decisions.grants.seen import RATE_WINDOW, GrantSeen
+from pilot_identity.core.decisions.grants.seen import RATE_WINDOW, RETENTION, GrantSeen
 from pilot_identity.core.decisions.pilot_checks import PilotSeen
 from pilot_identity.core.decisions.pilots import decide_pilot
 from pilot_identity.core.decisions.plan import (
+    WITHDRAWN,
     DeleteCredential,
     KeyOrder,
     MakeServiceAccount,
+    OnRevocationList,
     Outcome,
     Plan,
     Preparation,
     PublishBundle,
+    Release,
     RemoveBundle,
+    Revoke,
+    SecretGone,
+    Test,
     Withdrawal,
 )
+from pilot_identity.core.decisions.proofs import revoked_of
 from pilot_identity.core.decisions.stages import KeyFacts, StageSeen, decide_stage, is_ready
-from pilot_identity.core.resources import KINDS, Phase, PilotIdentity, StagePolicy, TaskGrant
+from pilot_identity.core.resources import (
+    KINDS,
+    Approval,
+    Phase,
+    PilotIdentity,
+    StagePolicy,
+    TaskGrant,
+    parse,
+)
 from pilot_identity.core.resources.conditions import ConditionType, Reason, find
 from pilot_identity.core.resources.credential import CredentialStatus
+from pilot_identity.core.resources.digests import grant_digest, pilot_digest, policy_digest
 from pilot_identity.core.resources.metadata import FINALIZER, Key, Metadata, View
 from pilot_identity.core.resources.parsing import encode
 from pilot_identity.core.resources.stage_policy import StagePolicyStatus
-from pilot_identity.core.resources.task_grant import GrantCredentialStatus
+from pilot_identity.core.resources.task_grant import GrantCredentialStatus, Proof
+from pilot_identity.core.resources.timestamps import format_timestamp
 from tests.core.builders import NOW, moment
 from tests.core.schema import misfits, schema_of
 
@@ -63,10 +81,19 @@ class Secret:
     ends: dt.datetime
 
 
+@dataclass(frozen=True)
+class Word:
+    """An approval or denial, and what stood there when it was said."""
+
+    approval: Approval
+    material: tuple[object, ...]
+
+
 class Log:
     """`ports.AuditLog` without groups."""
 
     def __init__(self) -> None:
+        self.is_down = False
         self.entries: list[RecordedEntry] = []
         self._encoded: list[bytes] = []
         self._ids: dict[str, int] = {}
@@ -74,6 +101,8 @@ class Log:
 
     def commit(self, entries: Sequence[Entry]) -> int:
         """Take each id once; an announcement that is there already, but other, is refused."""
+        if self.is_down:
+            raise PassLostError("the log takes nothing")
         for entry in entries:
             encoded = encode_entry(entry, "log")
             known = self._ids.get(entry.id)
@@ -116,7 +145,12 @@ class Log:
 
 @dataclass
 class World:
-    """Everything there is; `now` moves only when a test moves it."""
+    """Everything there is; `now` moves only when a test moves it.
+
+    Attributes:
+        revoked: serial numbers and token ids on the published lists.
+        broken: names of the proofs that cannot be had while it lasts.
+    """
 
     now: dt.datetime = NOW
     objects: dict[Key, Object] = field(default_factory=dict)
@@ -128,6 +162,10 @@ class World:
     released: dict[str, str] = field(default_factory=dict)
     issued: list[tuple[Key, dt.datetime]] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
+    revoked: set[str] = field(default_factory=set)
+    broken: set[str] = field(default_factory=set)
+    owed: list[Entry] = field(default_factory=list)
+    words: list[Word] = field(default_factory=list)
     effects: int = 0
     drawn: int = 0
 
@@ -179,6 +217,40 @@ class World:
     def of_kind(self, kind: type[Kept]) -> list[Kept]:
         """All objects of a kind."""
         return [found for found in self.objects.values() if isinstance(found, kind)]
+
+    def say(self, on: TaskGrant, approver: str, digest: str, *, deny: bool = False) -> None:
+        """Someone approves a grant, or denies it."""
+        self.effects += 1
+        number = len(self.words) + 1
+        body = {
+            "kind": "Approval",
+            "metadata": {
+                "name": f"word-{number}",
+                "uid": f"word-{number}",
+                "namespace": on.metadata.namespace,
+                "resourceVersion": "1",
+                "creationTimestamp": format_timestamp(self.now),
+            },
+            "spec": {
+                "subject": {"kind": "TaskGrant", "name": on.metadata.name, "uid": on.metadata.uid},
+                "purpose": "Grant",
+                "digest": digest,
+                "decision": "Deny" if deny else "Approve",
+                "reason": "looked at",
+                "approver": approver,
+            },
+        }
+        said = parse(body)
+        assert isinstance(said, Approval)
+        self.words.append(Word(said, self._material(on)))
+
+    def mend(self) -> None:
+        """Everything answers again; what is owed to the log is recorded."""
+        self.broken.clear()
+        self.log.is_down = False
+        if self.owed:
+            self.log.commit(self.owed)
+            self.owed.clear()
 
     # What the operator does.
 
@@ -269,6 +341,7 @@ class World:
         facts = self.keys.get(stage.name) if stage and is_ready(stage) else None
         known = grant.status.credential
         lately = [at for key, at in self.issued if key == grant.pilot_key and at > self.now - RATE_WINDOW]
+        ancestors = lineage(grant, self._grant)
         return GrantSeen(
             grant=grant,
             pilot=pilot,
@@ -280,10 +353,22 @@ class World:
             ),
             issued_lately=len(lately),
             oldest_issue=lately[0] if lately else None,
+            approvals=tuple(word.approval for word in self._words_on(grant)),
+            retention=stage.spec.retention if stage is not None else RETENTION,
+            ancestors=ancestors,
+            ancestor_pilots=tuple(self._pilot(ancestor.pilot_key) for ancestor in ancestors),
             announced=self._announced(
                 grant, grant.secret, known.id if known else None, grant.status.issuances
             ),
         )
+
+    def _grant(self, key: Key) -> TaskGrant | None:
+        found = self.objects.get(key)
+        return found if isinstance(found, TaskGrant) else None
+
+    def _pilot(self, key: Key) -> PilotIdentity | None:
+        found = self.objects.get(key)
+        return found if isinstance(found, PilotIdentity) else None
 
     def _announced(self, found: Object, secret: str, known: str | None, issuance: int) -> Announced | None:
         uid = found.metadata.uid
@@ -306,9 +391,16 @@ class World:
 
     def carry_out(self, found: Object, plan: Plan) -> Iterator[str]:
         """Do what a plan says, in its order, and say after each step what was done."""
+        proofs: list[Proof] = []
         for withdrawal in plan.withdraw:
+            if plan.prove is not None and WITHDRAWN in self.broken:
+                proofs.append(Proof(WITHDRAWN, proven=False, message="no answer", at=self.now))
+                continue
             self._withdraw(withdrawal)
             yield "withdraw"
+        if plan.prove is not None:
+            proofs += [msgspec.structs.replace(self._test(test), at=self.now) for test in plan.prove.tests]
+            plan = plan.prove.conclude(tuple(proofs))
         if plan.hold:
             found = self._set_finalizer(found, held=True)
             yield "hold"
@@ -328,6 +420,29 @@ class World:
                     self.effects += 1
             case RemoveBundle(namespace, name):
                 self.bundles.discard((namespace, name))
+            case Revoke(revoked):
+                names = {*(one.serial for one in revoked.certificates), *(one.jti for one in revoked.tokens)}
+                self.effects += not names <= self.revoked
+                self.revoked |= names
+            case _:
+                raise NotImplementedError(f"no grant here asks for this: {withdrawal}")
+
+    def _test(self, test: Test) -> Proof:
+        if test.name in self.broken:
+            return Proof(test.name, proven=False, message="no answer")
+        match test:
+            case SecretGone(owner, name, credential):
+                standing = self.secrets.get((owner.key.namespace, name))
+                is_there = standing is not None and (standing.owner, standing.credential) == (
+                    owner.uid,
+                    credential,
+                )
+                return Proof(test.name, proven=not is_there)
+            case OnRevocationList(revoked):
+                names = {*(one.serial for one in revoked.certificates), *(one.jti for one in revoked.tokens)}
+                return Proof(test.name, proven=names <= self.revoked)
+            case _:
+                raise NotImplementedError(f"no grant here asks for this: {test}")
 
     def _prepare(self, preparation: Preparation) -> None:
         match preparation:
@@ -345,26 +460,50 @@ class World:
         self.effects += 1
         yield "store keys"
 
-    def _record_and_tell(self, found: Object, plan: Plan) -> Iterator[str]:
+    def _record(self, found: Object, plan: Plan) -> Generator[str, None, Outcome]:
+        """Commit, and release what the last entry announces."""
         outcome = Outcome()
         if plan.entries or plan.release is not None:
             before = len(self.log.entries)
             release = plan.release
             announcement = [release.announce("ab" * 32)] if release else []
-            index = self.log.commit([*plan.entries, *announcement])
+            if release is not None and isinstance(found, TaskGrant):
+                self._check_issuing(found, release)
+            try:
+                index = self.log.commit([*plan.entries, *announcement])
+            except PassLostError:
+                if not plan.is_overdue:
+                    raise
+                self.owed += plan.entries
+                index = -1
             self.effects += len(self.log.entries) - before
             if isinstance(found, TaskGrant) and release is not None:
                 self.issued.append((found.pilot_key, self.now))
             yield "commit"
-            uid = self._release(plan) if release else ""
-            outcome = Outcome(index, uid)
+            keyless = release is not None and not release.secret
+            uid = self._release(plan) if release and not keyless else ""
+            outcome = Outcome(index, uid, certificate="a certificate" if keyless else "")
             yield "release"
+        return outcome
+
+    def _record_and_tell(self, found: Object, plan: Plan) -> Iterator[str]:
+        outcome = yield from self._record(found, plan)
         if plan.status is not None:
             found = self._write_status(found, plan.status(outcome))
+        if plan.release is not None and not plan.release.secret:
+            # The write of the status is what releases it.
+            self._count(plan.release)
         self.told += [f"{notice.action} {notice.owner.key}: {notice.note}" for notice in plan.notices]
         if plan.let_go:
             yield "status"
+            if isinstance(found, TaskGrant):
+                self._check_let_go(found)
             self._set_finalizer(found, held=False)
+        if plan.discard:
+            yield "status"
+            assert isinstance(found, TaskGrant)
+            assert found.status.phase.is_terminal, f"{found.key} is discarded before its end"
+            self.delete(found.key)
         if plan.status is not None or plan.let_go:
             self.log.settle(found.metadata.uid, outcome.index)
         yield "done"
@@ -380,6 +519,16 @@ class World:
             and (standing.owner, standing.credential) == (release.owner.uid, release.replaces)
         ):
             raise PassLostError("the name is taken")
+        self._count(release)
+        order = release.order
+        ends = max([order.not_after, *(token.expires_at for token in order.tokens)])
+        uid = standing.uid if standing else f"secret-{order.id}"
+        self.secrets[place] = Secret(uid, release.owner.uid, order.id, ends)
+        self.effects += 1
+        return uid
+
+    def _count(self, release: Release) -> None:
+        """A credential is out: after its entry, and once."""
         order = release.order
         announced = [one for one in self.log.entries if one.data.get("credential", {}).get("id") == order.id]
         assert announced, f"{order.id} is released without an entry"
@@ -390,11 +539,6 @@ class World:
         step = f"{release.owner.uid}/{entry.data['credential']['issuance']}"
         assert step not in self.released.values(), f"{step} is issued twice"
         self.released[order.id] = step
-        ends = max([order.not_after, *(token.expires_at for token in order.tokens)])
-        uid = standing.uid if standing else f"secret-{order.id}"
-        self.secrets[place] = Secret(uid, release.owner.uid, order.id, ends)
-        self.effects += 1
-        return uid
 
     def _write_status(self, found: Object, status: View) -> Object:
         if status == found.status:
@@ -435,6 +579,93 @@ class World:
 
     # What must be true.
 
+    def _check_let_go(self, found: TaskGrant) -> None:
+        """No grant goes before the log says that its access ended, or what is left of it."""
+        every: list[Entry | RecordedEntry] = [*self.log.entries, *self.owed]
+        told = [one for one in every if one.subject_uid == found.metadata.uid]
+        assert any(
+            one.type == EntryType.GRANT_DENIED
+            or one.data.get("letGo")
+            or one.data.get("closure", {}).get("provenAt")
+            for one in told
+        ), f"{found.key} is let go without proof or tombstone"
+
+    def _check_issuing(self, found: TaskGrant, release: Release) -> None:
+        """No grant is issued, or renewed, without what it needs at this very moment."""
+        pilot = self._pilot(found.pilot_key)
+        assert pilot is not None
+        stage = self.objects[Key("StagePolicy", "", pilot.status.stage)]
+        assert isinstance(stage, StagePolicy)
+        assert not stage.spec.freeze, f"{found.key} is issued in a frozen stage"
+        assert not pilot.spec.suspend, f"{found.key} is issued to a suspended pilot"
+        ends = max([release.order.not_after, *(token.expires_at for token in release.order.tokens)])
+        if found.spec.parent:
+            parent = self._grant(Key("TaskGrant", found.metadata.namespace, found.spec.parent))
+            assert parent is not None, f"{found.key} is issued without its parent"
+            assert parent.status.phase is Phase.ACTIVE, f"{found.key} is issued under an ended parent"
+            until = parent.status.expires_at
+            assert until is not None
+            assert ends <= until, f"{found.key} outlives its parent"
+        if found.status.phase is not Phase.ACTIVE:
+            self._check_approved(found, stage.spec.approvals.grant.required)
+
+    def _check_approved(self, found: TaskGrant, required: int) -> None:
+        """Enough distinct people, not its requesters, approved exactly what it is now; none denied it."""
+        asked_by = {one.spec.requested_by for one in (found, *lineage(found, self._grant))}
+        entitled = [
+            word
+            for word in self._words_on(found)
+            if word.approval.spec.approver not in asked_by
+            and not word.approval.spec.approver.startswith("system:")
+        ]
+        now = self._material(found)
+        approved = {
+            word.approval.spec.approver
+            for word in entitled
+            if word.approval.spec.decision == "Approve" and word.material == now
+        }
+        assert len(approved) >= required, f"{found.key} is issued on the word of {approved}"
+        denied = [word for word in entitled if word.approval.spec.decision == "Deny"]
+        assert not required or not denied, f"{found.key} is issued although it was denied"
+
+    def _words_on(self, found: TaskGrant) -> list[Word]:
+        return [one for one in self.words if one.approval.spec.subject.uid == found.metadata.uid]
+
+    def _material(self, found: TaskGrant) -> tuple[object, ...]:
+        """What an approval is bound to, as it stands now."""
+        pilot = self._pilot(found.pilot_key)
+        stage = self.objects.get(Key("StagePolicy", "", pilot.status.stage)) if pilot else None
+        known_pilot = pilot_digest(pilot) if pilot else None
+        return (
+            grant_digest(found),
+            known_pilot,
+            policy_digest(stage) if isinstance(stage, StagePolicy) else None,
+        )
+
+    def check_trees(self) -> None:
+        """No child outlives its parent (at rest)."""
+        for found in self.of_kind(TaskGrant):
+            if found.spec.parent and found.status.phase is Phase.ACTIVE:
+                parent = self._grant(Key("TaskGrant", found.metadata.namespace, found.spec.parent))
+                assert parent is not None, f"{found.key} outlives its parent"
+                assert parent.status.phase is Phase.ACTIVE, f"{found.key} outlives its parent's end"
+
+    def check_closure(self, found: TaskGrant) -> None:
+        """An end is final only when it is shown: the Secret is gone, what lives on is on the lists."""
+        status, closure = found.status, found.status.closure
+        if status.phase in {Phase.ACTIVE, Phase.PENDING, Phase.AWAITING_APPROVAL, Phase.DENIED}:
+            assert closure is None, f"{found.key} has a closure and did not end"
+            return
+        assert closure is not None, f"{found.key} ended without a closure"
+        is_final = status.phase is not Phase.CLOSING
+        assert (closure.proven_at is not None) is is_final, f"{found.key} is {status.phase}: {closure}"
+        assert not is_final or all(proof.proven for proof in closure.proofs)
+        assert not is_final or closure.outcome == status.phase
+        revoked = revoked_of(found, self.now)
+        if is_final and revoked is not None:
+            names = {*(one.serial for one in revoked.certificates), *(one.jti for one in revoked.tokens)}
+            assert names <= self.revoked, f"{found.key}: {names - self.revoked} live on and are on no list"
+
     def check_rest(self) -> None:
         """The promises that hold whenever nothing is left to do."""
         for pilot in self.of_kind(PilotIdentity):
@@ -449,12 +680,21 @@ class World:
         for grant in self.of_kind(TaskGrant):
             self._check_credential(grant, grant.status.credential)
             ends = grant.status.expires_at
+            is_closing = grant.status.phase is Phase.CLOSING
             if ends is not None and ends <= self.now:
-                assert grant.status.phase.is_terminal, f"{grant.key} outlives its time"
+                assert grant.status.phase.is_terminal or is_closing, f"{grant.key} outlives its time"
             if grant.status.phase.is_terminal:
                 assert self.secret_of(grant) is None, f"{grant.key} ended and keeps its credential"
-        for key in list(self.objects):
+            is_open = self.log.announced(grant.metadata.uid) is not None
+            assert self.broken or is_open or not is_closing, f"{grant.key} is still closing"
+            self.check_closure(grant)
+        for key, found in list(self.objects.items()):
+            if isinstance(found, TaskGrant) and found.status.phase is Phase.CLOSING:
+                continue  # it goes on trying
             plan = self.decide(key)
+            if self.log.announced(found.metadata.uid) is not None:
+                # What may still be released is waited for; what is known is withdrawn again meanwhile.
+                plan = replace(plan, withdraw=())
             assert is_empty(self.objects[key], plan), f"{key} has more to do: {plan}"
 
     def _check_credential(

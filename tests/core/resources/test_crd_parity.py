@@ -27,7 +27,6 @@ LATER: Mapping[str, str] = {
     "PilotIdentity.status.grants": "counts are served as metrics until a later issue writes them",
     "PilotIdentity.status.lastUsed": "last use is written by a later issue",
     "TaskGrant.status.credential.renewals": "`issuance` counts them; a later issue tells them apart",
-    "Approval.status.observedGeneration": "no decision is made about an Approval yet",
 }
 """Fields of the API that no view reads yet, each with its reason."""
 

@@ -22,6 +22,10 @@ from pilot_identity.adapters.kubernetes.login import Login
 from pilot_identity.ports import Conflict, PortError, Refused, Unavailable
 
 MERGE_PATCH = "application/merge-patch+json"
+JSON = "application/json"
+METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+"""What to accept of an object, or of a collection, so that the API server sends nothing but metadata."""
 CONCURRENCY = 32
 """Requests in flight: more only queue inside the API server, where we could not put a revocation first."""
 REQUEST_SECONDS = 10.0
@@ -74,9 +78,9 @@ class Api:
         """Read an object."""
         return await self.call("GET", path)
 
-    async def create(self, path: str, body: Mapping[str, Any]) -> Any:
+    async def create(self, path: str, body: Mapping[str, Any], *, dry_run: bool = False) -> Any:
         """Create an object; raises `Conflict` where one of that name exists."""
-        return await self.call("POST", path, body)
+        return await self.call("POST", path, body, query={"dryRun": "All"} if dry_run else None)
 
     async def replace(self, path: str, body: Mapping[str, Any], *, dry_run: bool = False) -> Any:
         """Replace an object."""
@@ -86,19 +90,21 @@ class Api:
         """Merge `body` into an object (RFC 7386)."""
         return await self.call("PATCH", path, body, content_type=MERGE_PATCH)
 
-    async def delete(self, path: str, *, uid: str = "") -> Any:
-        """Delete an object, if it is the one with that UID."""
-        body = {"preconditions": {"uid": uid}} if uid else None
-        return await self.call("DELETE", path, body)
+    async def delete(self, path: str, *, uid: str = "", version: str = "") -> Any:
+        """Delete an object, if it is the one with that UID, and of that version; raises `Conflict` otherwise."""
+        conditions = {name: value for name, value in (("uid", uid), ("resourceVersion", version)) if value}
+        return await self.call("DELETE", path, {"preconditions": conditions} if conditions else None)
 
-    async def pages(self, path: str, *, label_selector: str = "") -> AsyncIterator[dict[str, Any]]:
+    async def pages(
+        self, path: str, *, label_selector: str = "", accept: str = JSON
+    ) -> AsyncIterator[dict[str, Any]]:
         """Yield a collection's items, page by page; raises `Conflict` where a page's snapshot is gone."""
         query = {"limit": str(PAGE)}
         if label_selector:
             query["labelSelector"] = label_selector
         while True:
-            page = await self.call("GET", path, query=query)
-            for item in page["items"]:
+            page = await self.call("GET", path, query=query, accept=accept)
+            for item in page["items"] or ():
                 yield item
             token = page["metadata"].get("continue")
             if not token:
@@ -112,14 +118,15 @@ class Api:
         body: Mapping[str, Any] | None = None,
         *,
         query: Mapping[str, str] | None = None,
-        content_type: str = "application/json",
+        content_type: str = JSON,
+        accept: str = JSON,
     ) -> Any:
         """Make one request and return the decoded answer.
 
         Raises:
             NotFound, Conflict, Invalid, Refused, Unavailable: by what the API server answered.
         """
-        headers = {"Content-Type": content_type, "Accept": "application/json", "User-Agent": USER_AGENT}
+        headers = {"Content-Type": content_type, "Accept": accept, "User-Agent": USER_AGENT}
         token = self._bearer()
         if token:
             headers["Authorization"] = f"Bearer {token}"

@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from pilot_identity.adapters.kubernetes import paths
+from pilot_identity.adapters.kubernetes.access import IN_CLUSTER, Endpoint, GrantAccounts
 from pilot_identity.adapters.kubernetes.api import Api, Invalid, NotFound
+from pilot_identity.adapters.kubernetes.ours import MANAGED_BY, owner_reference
 from pilot_identity.core.decisions.plan import MakeServiceAccount, Owner
 from pilot_identity.core.resources import KINDS, Resource, ResourceError
-from pilot_identity.core.resources.metadata import API_VERSION, FINALIZER, GROUP, Key
+from pilot_identity.core.resources.metadata import FINALIZER, GROUP, Key
 from pilot_identity.core.resources.parsing import parse_as
 from pilot_identity.core.resources.pilot_identity import bundle_name
 from pilot_identity.ports import Conflict, NameTaken, SignedCredential
@@ -21,15 +23,15 @@ log = logging.getLogger(__name__)
 CREDENTIAL_TYPE = f"{GROUP}/credential"
 CREDENTIAL = f"{GROUP}/credential"
 REPLACES = f"{GROUP}/replaces"
-MANAGED_BY = {"app.kubernetes.io/managed-by": "pilot-identity"}
 
 
 class KubernetesCluster:
     """`ports.Cluster` on a real API server."""
 
-    def __init__(self, api: Api, namespaces: Sequence[str] = ()) -> None:
+    def __init__(self, api: Api, namespaces: Sequence[str] = (), endpoint: Endpoint = IN_CLUSTER) -> None:
         self._api = api
         self._namespaces = tuple(namespaces)
+        self.accounts = GrantAccounts(api, endpoint)
 
     async def list(self, kind: str) -> AsyncIterator[Resource | Key]:
         """Yield every object of a kind in the watched namespaces; of one that does not parse, its key."""
@@ -97,7 +99,7 @@ class KubernetesCluster:
                 "name": wanted.name,
                 "namespace": namespace,
                 "labels": MANAGED_BY,
-                "ownerReferences": [_owner_reference(wanted.owner)],
+                "ownerReferences": [owner_reference(wanted.owner)],
             },
             "automountServiceAccountToken": False,
         }
@@ -157,6 +159,17 @@ class KubernetesCluster:
             raise Conflict(f"{resource.key} is gone") from error
         return parse_as(answer, KINDS[resource.key.kind])
 
+    async def discard(self, resource: Resource) -> None:
+        """Delete the object if it is still the one that was read."""
+        try:
+            await self._api.delete(
+                paths.custom(resource.key),
+                uid=resource.metadata.uid,
+                version=resource.metadata.resource_version,
+            )
+        except NotFound:
+            return
+
     async def set_finalizer(self, resource: Resource, *, held: bool) -> Resource | None:
         """Put our finalizer on or take it off; `None` where the object went with it."""
         others = [name for name in resource.metadata.finalizers if name != FINALIZER]
@@ -192,16 +205,6 @@ def merge_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
     return patch
 
 
-def _owner_reference(owner: Owner) -> dict[str, Any]:
-    return {
-        "apiVersion": API_VERSION,
-        "kind": owner.key.kind,
-        "name": owner.key.name,
-        "uid": owner.uid,
-        "controller": True,
-    }
-
-
 def _secret(
     owner: Owner, name: str, credential_id: str, replaces: str, files: Mapping[str, bytes]
 ) -> dict[str, Any]:
@@ -217,7 +220,7 @@ def _secret(
             "namespace": owner.key.namespace,
             "labels": MANAGED_BY,
             "annotations": annotations,
-            "ownerReferences": [_owner_reference(owner)],
+            "ownerReferences": [owner_reference(owner)],
         },
         "data": {file: base64.b64encode(content).decode() for file, content in files.items()},
     }

@@ -257,14 +257,16 @@ class AccessWindow:
         self._after_end = 0
         self._granted_after_end = 0
 
-    def add(self, sighting: Sighting, ended_at: dt.datetime | None = None) -> None:
+    def add(
+        self, sighting: Sighting, ended_at: dt.datetime | None = None, *, max_rows: int = MAX_ROWS
+    ) -> None:
         """Count a request; `ended_at` is when the grant's access was withdrawn, if it was."""
         self.requests += 1
         self.refused += sighting.is_refused
         self.first_at = min(self.first_at or sighting.at, sighting.at)
         self.last_at = max(self.last_at or sighting.at, sighting.at)
         row = self._rows.get(sighting.target)
-        if row is None and len(self._rows) < MAX_ROWS:
+        if row is None and len(self._rows) < min(max_rows, MAX_ROWS):
             row = self._rows[sighting.target] = _Row()
         (row or self._beyond).add(sighting)
         self._count_credential(sighting.credential_id)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pilot_identity.core.decisions.fresh import Moment
 from pilot_identity.core.decisions.plan import CredentialOrder, TokenOrder
@@ -10,6 +12,7 @@ from pilot_identity.core.decisions.stages import CLOCK_SKEW
 from pilot_identity.core.resources import PilotIdentity, StagePolicy, TaskGrant
 from pilot_identity.core.resources.pilot_identity import AccessEntry
 from pilot_identity.core.resources.task_grant import AskedAccess
+from pilot_identity.core.spiffe.certificate_request import requested_key
 from pilot_identity.core.spiffe.ids import SpiffeId, TrustDomain, pilot_id, task_id
 
 CLAIMS = "https://pilotidentity.dev/claims"
@@ -47,15 +50,23 @@ def grant_order(  # noqa: PLR0913 - each is one fact of the grant; a parameter o
     expires_at: dt.datetime,
     ca_not_after: dt.datetime,
     moment: Moment,
+    chain: Sequence[Mapping[str, Any]] = (),
 ) -> CredentialOrder:
     """Order a task's credentials: an X.509-SVID, and a JWT-SVID for each audience.
 
-    None outlives `expires_at`, the end of the task.
+    None outlives `expires_at`, the end of the task. A grant with a certificate request gets the certificate
+    alone: a token would lie in the status, where everyone who may read grants could take it. `chain` is what
+    the tokens tell of the grants that this one was delegated by, first ancestor first.
+
+    Raises:
+        CertificateRequestError: the certificate request cannot be signed; the checks say so beforehand.
     """
     domain = TrustDomain.parse(stage.spec.trust_domain)
     start = moment.second
     end = min(expires_at, ca_not_after)
     lifetimes = stage.spec.credentials
+    pem = grant.spec.certificate_request
+    token_end = min(start + lifetimes.jwt_ttl, end)
     return CredentialOrder(
         id=moment.nonce,
         stage=stage.name,
@@ -63,7 +74,8 @@ def grant_order(  # noqa: PLR0913 - each is one fact of the grant; a parameter o
         serial=moment.serial,
         not_before=start - CLOCK_SKEW,
         not_after=min(start + lifetimes.x509_ttl, end),
-        tokens=_tokens(grant, pilot, stage, min(start + lifetimes.jwt_ttl, end), moment),
+        tokens=() if pem else _tokens(grant, pilot, stage, token_end, moment, chain),
+        public_key=requested_key(pem) if pem else None,
     )
 
 
@@ -80,8 +92,13 @@ def audiences(grant: TaskGrant, pilot: PilotIdentity) -> tuple[str, ...]:
     return tuple(audience for audience in named if not wanted or audience in wanted)
 
 
-def _tokens(
-    grant: TaskGrant, pilot: PilotIdentity, stage: StagePolicy, expires_at: dt.datetime, moment: Moment
+def _tokens(  # noqa: PLR0913, PLR0917 - as above
+    grant: TaskGrant,
+    pilot: PilotIdentity,
+    stage: StagePolicy,
+    expires_at: dt.datetime,
+    moment: Moment,
+    chain: Sequence[Mapping[str, Any]],
 ) -> tuple[TokenOrder, ...]:
     """One token for each audience: `token.jwt`, or `<entry>.jwt` where there are several."""
     pairs = granted_access(grant, pilot)
@@ -101,7 +118,7 @@ def _tokens(
                     "uid": grant.metadata.uid,
                 },
                 "task": grant.spec.task.id,
-                "delegation": [],
+                "delegation": list(chain),
             },
             "authorization_details": [_authorization_detail(asked, entry) for asked, entry in of_audience],
         }

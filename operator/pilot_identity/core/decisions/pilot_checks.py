@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pilot_identity.core.decisions.announced import Announced, Holding
 from pilot_identity.core.decisions.objection import Check, Objection
 from pilot_identity.core.decisions.stages import is_ready
-from pilot_identity.core.resources import PilotIdentity, StagePolicy
+from pilot_identity.core.resources import Approval, PilotIdentity, StagePolicy, TaskGrant
 from pilot_identity.core.resources.conditions import Reason
 
 
@@ -26,6 +26,8 @@ class PilotSeen:
         announced: a credential that the log announced and the status does not know.
         holding: what stands in the place of the pilot's Secret, asked where the last pass could not know.
         account_is_free: whether the account to be made is absent or this pilot's own.
+        emergencies: its emergency grants that wait until its status says that a review is owed for them.
+        reviews: every Approval that names its UID.
     """
 
     pilot: PilotIdentity
@@ -38,6 +40,8 @@ class PilotSeen:
     announced: Announced | None = None
     holding: Holding = Holding.NOTHING
     account_is_free: bool = True
+    emergencies: tuple[TaskGrant, ...] = ()
+    reviews: tuple[Approval, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from pilot_identity.core.decisions.objection import Objection, ask_all
 from pilot_identity.core.decisions.pilot_checks import CHECKS, PilotSeen, Placement
 from pilot_identity.core.decisions.placement import Placed, place
 from pilot_identity.core.decisions.plan import (
+    AccountFacts,
     DeleteCredential,
     MakeServiceAccount,
     Notice,
@@ -28,6 +29,7 @@ from pilot_identity.core.decisions.plan import (
     RemoveBundle,
     Withdrawal,
 )
+from pilot_identity.core.decisions.reviews import decide_review
 from pilot_identity.core.resources import PilotIdentity, StagePolicy
 from pilot_identity.core.resources.conditions import ConditionType, Finding, Reason, cut, find, settle
 from pilot_identity.core.resources.credential import CredentialStatus
@@ -103,6 +105,9 @@ def decide_pilot(seen: PilotSeen, moment: Moment) -> Plan:
         return _adopt(case, seen.announced) if seen.announced.was_released else _abandon(case, seen.announced)
     if pilot.metadata.is_deleting:
         return _retire(case) if pilot.metadata.is_held else Plan()
+    review = decide_review(seen, moment)
+    if review is not None:
+        return review
     return _suspend(case) if pilot.spec.suspend else _live(case)
 
 
@@ -335,7 +340,7 @@ def _issue(case: _Case, placed: Placed, stage: StagePolicy) -> Plan:
     )
     kind, reason, action = _occasion(status)
 
-    def announce(public_key_sha256: str) -> Entry:
+    def announce(public_key_sha256: str, _: AccountFacts | None = None, /) -> Entry:
         data: dict[str, object] = {
             "stage": stage.name,
             "credential": announced_data(credential, public_key_sha256),

@@ -11,13 +11,15 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 from pilot_identity.core.audit.entries import Entry
 from pilot_identity.core.resources.conditions import Reason
 from pilot_identity.core.resources.metadata import Key, View
-from pilot_identity.core.resources.task_grant import Proof
+from pilot_identity.core.resources.task_grant import Binding, Proof
 from pilot_identity.core.spiffe.ids import SpiffeId, TrustDomain
+from pilot_identity.core.spiffe.keys import VerificationKey
+from pilot_identity.core.spiffe.revocation import Revoked
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,29 @@ class RemoveBundle:
     stage: str
 
 
-Withdrawal: TypeAlias = DeleteCredential | RemoveBundle
+@dataclass(frozen=True, slots=True)
+class Unbind:
+    """Delete a RoleBinding of a grant; one that is gone is gone."""
+
+    binding: Binding
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteAccount:
+    """Delete a grant's own ServiceAccount, and with it its tokens; one that is gone is gone."""
+
+    owner: Owner
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    """Put what is out on its stage's revocation lists; this waits for nothing, see `OnRevocationList`."""
+
+    revoked: Revoked
+
+
+Withdrawal: TypeAlias = Unbind | DeleteAccount | DeleteCredential | RemoveBundle | Revoke
 
 WITHDRAWN = "withdrawn"
 """The proof that stands for a withdrawal itself; there is one only where it failed."""
@@ -61,7 +85,45 @@ class SecretGone:
     credential_id: str
 
 
-Test: TypeAlias = SecretGone
+@dataclass(frozen=True, slots=True)
+class AccessDenied:
+    """Test by SubjectAccessReview that a grant's account may no longer do what its roles allow."""
+
+    name: ClassVar[str] = "access-denied"
+    owner: Owner
+    account: str
+    bindings: tuple[Binding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRefused:
+    """Test by TokenReview that the Kubernetes token of the last issue is no longer believed.
+
+    The API server believes a token for up to 10 s after its account is gone (it caches its answer), so this
+    may be not proven at first. A process that did not issue the token does not know it: the account being
+    gone is its proof then.
+
+    Attributes:
+        account_uid: of the account that the token was issued to.
+        credential_id: the token's id (jti).
+    """
+
+    name: ClassVar[str] = "token-refused"
+    owner: Owner
+    account: str
+    account_uid: str
+    credential_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class OnRevocationList:
+    """Test that the lists published in the grant's namespace name all that was out and has not lapsed."""
+
+    name: ClassVar[str] = "on-revocation-list"
+    revoked: Revoked
+
+
+Test: TypeAlias = SecretGone | AccessDenied | TokenRefused | OnRevocationList
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +176,42 @@ class TokenOrder:
 
 
 @dataclass(frozen=True, slots=True)
+class AccountOrder:
+    """Kubernetes access to be given: an account of the grant's own, what binds it, and a token of it.
+
+    Attributes:
+        name: of the ServiceAccount, in the grant's namespace.
+        lifetime: how long the token is to hold.
+    """
+
+    name: str
+    bindings: tuple[Binding, ...]
+    lifetime: dt.timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class AccountFacts:
+    """What only making an account and its token tells.
+
+    Attributes:
+        uid: the ServiceAccount's.
+        credential_id: the token's id (jti), as the API server's audit names it.
+        not_after: until when the token holds.
+    """
+
+    uid: str
+    credential_id: str
+    not_after: dt.datetime
+
+
+@dataclass(frozen=True, slots=True)
 class CredentialOrder:
-    """A credential to be made: everything about it but the keys."""
+    """A credential to be made: everything about it but the keys.
+
+    Attributes:
+        public_key: the workload's own, to be certified as it is; `None` where a key is to be made. With it
+            nothing but the certificate is made: no private key, and no file that would have to be kept.
+    """
 
     id: str
     stage: str
@@ -124,22 +220,38 @@ class CredentialOrder:
     not_before: dt.datetime
     not_after: dt.datetime
     tokens: tuple[TokenOrder, ...] = ()
+    kubernetes: AccountOrder | None = None
+    public_key: VerificationKey | None = None
+
+
+class Announce(Protocol):
+    """Makes the entry that announces a credential."""
+
+    def __call__(self, public_key_sha256: str, account: AccountFacts | None = None, /) -> Entry:
+        """Make it from the SHA-256 (hex) of the certified public key and what making the account told."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
     """A credential to be made, announced in the log, and only then written to its Secret.
 
+    Kubernetes access is made in parts around the entry: the account and its token, which give nothing, stand
+    before it so that the entry can name them; the bindings, which give the access, follow it.
+
+    Where the order has the workload's public key there is no Secret: the certificate is released by the write
+    of the status, which succeeds only over the version that was read.
+
     Attributes:
+        secret: its name; empty where there is none.
         replaces: the id of the credential that stands in the Secret, empty where the Secret must be new.
-        announce: makes the entry from the SHA-256 (hex) of the certified public key.
     """
 
     owner: Owner
     secret: str
     order: CredentialOrder
     replaces: str
-    announce: Callable[[str], Entry]
+    announce: Announce
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +288,14 @@ class Outcome:
     Attributes:
         index: of the last entry committed; -1 where none was.
         secret_uid: of the Secret that holds what was released; empty where nothing was.
+        account: what making the Kubernetes account told, where one was asked for.
+        certificate: PEM, of a credential that has no Secret; empty otherwise.
     """
 
     index: int = -1
     secret_uid: str = ""
+    account: AccountFacts | None = None
+    certificate: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +313,7 @@ class Plan:
         status: makes the status to write from what applying the steps before it told.
         notices: to tell people.
         let_go: take our finalizer off: nothing is left to withdraw.
+        discard: delete the object itself, whose time as a record is over.
         is_overdue: the deleted object waited past its bound: let go even where a step before that fails. Its
             Secret is the garbage collector's then, since the object owns it.
         recheck_at: when to look again although nothing changed.
@@ -212,5 +329,6 @@ class Plan:
     status: Callable[[Outcome], View] | None = None
     notices: tuple[Notice, ...] = ()
     let_go: bool = False
+    discard: bool = False
     is_overdue: bool = False
     recheck_at: dt.datetime | None = None

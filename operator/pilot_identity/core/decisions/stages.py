@@ -10,6 +10,7 @@ from pilot_identity.core.audit.entries import Entry, EntryType, evidence
 from pilot_identity.core.decisions.fresh import Moment
 from pilot_identity.core.decisions.objection import Check, Objection, ask_all
 from pilot_identity.core.decisions.plan import KeyOrder, Notice, Owner, Plan
+from pilot_identity.core.decisions.rules import RuleError, compile_rule
 from pilot_identity.core.resources import StagePolicy
 from pilot_identity.core.resources.conditions import ConditionType, Finding, Reason, find, settle
 from pilot_identity.core.resources.digests import policy_digest
@@ -128,6 +129,21 @@ def _ca_expired(seen: StageSeen) -> Objection | None:
     return None
 
 
+def _rule_invalid(seen: StageSeen) -> Objection | None:
+    spec = seen.stage.spec
+    expressions = [(f"rule {rule.name!r}", rule.expression) for rule in spec.rules]
+    if spec.approvals.grant.when:
+        expressions.append(("approvals.grant.when", spec.approvals.grant.when))
+    for what, expression in expressions:
+        try:
+            compile_rule(expression)
+        except RuleError as error:
+            return Objection(
+                Reason.RULE_INVALID, f"{what} does not compile, so nothing is issued in this stage: {error}"
+            )
+    return None
+
+
 CHECKS = (
     # Make sure that of two stages one is above the other: promotion goes by rank.
     Check("rank-of-its-own", _rank_shared),
@@ -135,6 +151,8 @@ CHECKS = (
     Check("trust-domain-of-its-own", _trust_domain_shared),
     # Make sure that data of one stage is never reached from another (promise 5).
     Check("data-classes-of-its-own", _data_class_shared),
+    # Make sure that no rule is passed over because it cannot be read.
+    Check("rules-compile", _rule_invalid),
     # Make sure that keys which were lost are noticed, not silently replaced: verifiers hold the old bundle.
     Check("keys-still-there", _keys_gone),
     # Make sure that the stored keys are this stage's, not left over from one of the same name.

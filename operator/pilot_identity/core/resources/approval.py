@@ -30,6 +30,7 @@ class ApprovalSpec(View, frozen=True):
 class ApprovalStatus(View, frozen=True):
     """Whether it was used; an approval counts once."""
 
+    observed_generation: int = 0
     used: bool = False
     used_by: str = ""
     conditions: tuple[Condition, ...] = ()

@@ -17,6 +17,11 @@ class Owners(View, frozen=True):
     business: str
     technical: str
 
+    @property
+    def people(self) -> tuple[str, ...]:
+        """Everyone who answers for the pilot, each once."""
+        return tuple(dict.fromkeys((self.business, self.technical)))
+
 
 class Workload(View, frozen=True):
     """Who runs as the pilot."""
@@ -106,6 +111,36 @@ class BundleStatus(View, frozen=True):
     sequence: int
 
 
+class EmergencyUse(View, frozen=True):
+    """An emergency grant that a review is owed for."""
+
+    name: str
+    uid: str
+    requested_by: str
+
+
+class OwedReview(View, frozen=True):
+    """A review that emergency grants owe.
+
+    Attributes:
+        since: when the last of them was recorded; a review made before does not count.
+        due_at: until when the pilot may get grants without one.
+    """
+
+    grants: tuple[EmergencyUse, ...]
+    since: dt.datetime
+    due_at: dt.datetime
+
+
+class CountedReview(View, frozen=True):
+    """The last review that counted: the Approval and who made it."""
+
+    name: str
+    uid: str
+    approver: str
+    at: dt.datetime
+
+
 class PilotIdentityStatus(View, frozen=True):
     """What the operator says. Only the operator may write it, so it is believed."""
 
@@ -118,6 +153,8 @@ class PilotIdentityStatus(View, frozen=True):
     credential: CredentialStatus | None = None
     issuances: int = 0
     bundle: BundleStatus | None = None
+    review_owed: OwedReview | None = None
+    reviewed: CountedReview | None = None
     conditions: tuple[Condition, ...] = ()
 
 

@@ -11,6 +11,7 @@ from pilot_identity.core.resources.conditions import Condition
 from pilot_identity.core.resources.credential import CredentialStatus
 from pilot_identity.core.resources.durations import Duration
 from pilot_identity.core.resources.metadata import Key, Metadata, View
+from pilot_identity.core.resources.pilot_identity import RoleRef
 
 
 class Phase(StrEnum):
@@ -75,6 +76,15 @@ class IssuedToken(View, frozen=True):
 
     audience: str
     jti: str
+    not_after: dt.datetime | None = None
+
+
+class Superseded(View, frozen=True):
+    """A credential that a renewal replaced, while a copy of it would still be believed."""
+
+    serial: str
+    not_after: dt.datetime
+    tokens: tuple[IssuedToken, ...] = ()
 
 
 class Binding(View, frozen=True):
@@ -82,6 +92,7 @@ class Binding(View, frozen=True):
 
     namespace: str
     name: str
+    role_ref: RoleRef
 
 
 class KubernetesCredential(View, frozen=True):
@@ -102,6 +113,7 @@ class GrantCredentialStatus(CredentialStatus, frozen=True):
     """
 
     tokens: tuple[IssuedToken, ...] = ()
+    superseded: tuple[Superseded, ...] = ()
     certificate: str = ""
     kubernetes: KubernetesCredential | None = None
 
@@ -129,12 +141,15 @@ class ApprovalWait(View, frozen=True):
         digest: of exactly what is approved.
         required: how many distinct people must approve.
         expires_at: until when it waits.
+        since: since when the digest is that one; what was approved before does not count, even where the
+            digest comes back to what it was. `None` while it never changed.
     """
 
     digest: str
     required: int
     expires_at: dt.datetime
     approved_by: tuple[str, ...] = ()
+    since: dt.datetime | None = None
 
 
 class DecisionStatus(View, frozen=True):
@@ -180,6 +195,29 @@ class ClosureStatus(View, frozen=True):
     audit_index: int = -1
 
 
+class Use(View, frozen=True):
+    """How much something was used.
+
+    Attributes:
+        last_used: when, as far as it was told; a status lags by a minute.
+        requests: to the API server.
+        refused: those of them that it refused (403).
+        activities: what agents and tools reported.
+    """
+
+    last_used: dt.datetime | None = None
+    requests: int = 0
+    refused: int = 0
+    activities: int = 0
+
+
+class Usage(Use, frozen=True):
+    """The use of a grant itself, and of all grants that were delegated from it."""
+
+    first_used: dt.datetime | None = None
+    chained: Use | None = None
+
+
 class TaskGrantStatus(View, frozen=True):
     """What the operator says. Only the operator may write it, so it is believed."""
 
@@ -194,6 +232,7 @@ class TaskGrantStatus(View, frozen=True):
     expires_at: dt.datetime | None = None
     chain: tuple[str, ...] = ()
     parent_uid: str = msgspec.field(name="parentUID", default="")
+    usage: Usage | None = None
     closure: ClosureStatus | None = None
     conditions: tuple[Condition, ...] = ()
 
@@ -223,5 +262,8 @@ class TaskGrant(View, frozen=True, tag_field="kind", tag="TaskGrant"):
 
     @property
     def secret(self) -> str:
-        """The name of the grant's Secret, known before the Secret is there."""
-        return self.spec.secret_name or self.metadata.name
+        """The name of the grant's Secret, known before the Secret is there; empty where there will be none.
+
+        Whoever brought a certificate request keeps the key himself: nothing is left that needs a Secret.
+        """
+        return "" if self.spec.certificate_request else self.spec.secret_name or self.metadata.name

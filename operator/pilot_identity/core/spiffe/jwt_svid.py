@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pilot_identity.core.spiffe.ids import SpiffeId
 
-__all__ = ["NAMESPACE", "certificate_thumbprint", "issue_token"]
+__all__ = ["NAMESPACE", "certificate_thumbprint", "issue_token", "sign_compact"]
 
 # The claim under which everything of ours lies, so that it collides with nobody's (RFC 7519 §4.2).
 NAMESPACE = "https://pilotidentity.dev/claims"
@@ -60,7 +60,7 @@ def issue_token(  # noqa: PLR0913, PLR0917  # time and token id are arguments; a
         "exp": int(expires_at.timestamp()),
         "jti": token_id,
     }
-    token = _sign({"alg": "ES256", "kid": key_id, "typ": "JWT"}, payload, signing_key)
+    token = sign_compact({"alg": "ES256", "kid": key_id, "typ": "JWT"}, payload, signing_key)
     bundle = Bundle(subject.trust_domain, (), {key_id: signing_key.public_key()}, sequence=0)
     violations = jwt_svid_violations(token, bundle, audience, issued_at, issued=True)
     if violations:
@@ -68,7 +68,10 @@ def issue_token(  # noqa: PLR0913, PLR0917  # time and token id are arguments; a
     return token
 
 
-def _sign(header: Mapping[str, Any], payload: Mapping[str, Any], key: ec.EllipticCurvePrivateKey) -> str:
+def sign_compact(
+    header: Mapping[str, Any], payload: Mapping[str, Any], key: ec.EllipticCurvePrivateKey
+) -> str:
+    """Sign a payload as a JWS in compact serialization (RFC 7515 §7.1) with ES256."""
     parts = (jose.encode(jose.json_text(part).encode("ascii")) for part in (header, payload))
     signed = ".".join(parts)
     der = key.sign(signed.encode("ascii"), ec.ECDSA(hashes.SHA256(), deterministic_signing=True))

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from pilot_identity.core.audit.entries import Entry, EntryType
+from pilot_identity.core.decisions.delegation import names_of
 from pilot_identity.core.decisions.fresh import Moment
 from pilot_identity.core.decisions.grants.seen import GrantSeen
 from pilot_identity.core.decisions.plan import Notice, Owner
@@ -50,6 +51,10 @@ class Case:
             "task": encode(grant.spec.task),
             "grantDigest": grant_digest(grant),
         }
+        if grant.spec.parent:
+            parent = self.seen.parent
+            uid = parent.metadata.uid if parent is not None else grant.status.parent_uid
+            asked["parent"] = {"name": grant.spec.parent, "uid": uid}
         return Entry(
             id=f"{grant.metadata.uid}/{step}",
             type=kind,
@@ -64,7 +69,15 @@ class Case:
         return Notice(self.owner, "Warning" if warning else "Normal", reason, action, note)
 
     def settled(self, status: TaskGrantStatus, *findings: Finding) -> TaskGrantStatus:
-        """Date the findings into the status."""
+        """Date the findings into the status.
+
+        A child keeps to the parent that it was first looked at with: a namesake made later is another grant.
+        """
         generation = self.grant.metadata.generation
         conditions = settle(status.conditions, findings, generation=generation, now=self.moment.now)
+        parent = self.seen.parent
+        if parent is not None and status.credential is None:
+            status = msgspec.structs.replace(
+                status, chain=names_of(self.seen.ancestors), parent_uid=parent.metadata.uid
+            )
         return msgspec.structs.replace(status, observed_generation=generation, conditions=conditions)

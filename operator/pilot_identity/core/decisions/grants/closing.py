@@ -1,78 +1,312 @@
-"""The end of a grant: access is cut, that is recorded, and the object stays as a record."""
+"""The end of a grant: access is cut, that is tested and recorded, and the object stays as a record.
+
+In the usual case one pass does it all. Where the tests do not show at once that access ended (the API server
+believes a deleted account's token for some seconds, a list is not published yet, something does not answer),
+the closure is recorded nevertheless, the grant is Closing, and what was withdrawn is withdrawn and tested
+again, later and later, until it is shown. A deleted object is not held for that beyond `HOLDING_BOUND`: it is
+let go, and a tombstone in the log names what was left.
+"""
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
-from pilot_identity.core.audit.entries import EntryType
+from pilot_identity.core.audit.entries import Entry, EntryType
+from pilot_identity.core.decisions import kubernetes_access
+from pilot_identity.core.decisions.announced import abandon, adopted
 from pilot_identity.core.decisions.grants.case import Case
 from pilot_identity.core.decisions.grants.endings import Ending
-from pilot_identity.core.decisions.grants.lifecycle import follow
-from pilot_identity.core.decisions.holding import is_overdue
-from pilot_identity.core.decisions.plan import DeleteCredential, Outcome, Plan, Withdrawal
-from pilot_identity.core.resources.conditions import ConditionType, Finding
+from pilot_identity.core.decisions.grants.lifecycle import Happening, follow
+from pilot_identity.core.decisions.holding import HOLDING_BOUND, is_overdue
+from pilot_identity.core.decisions.plan import (
+    WITHDRAWN,
+    DeleteCredential,
+    Notice,
+    OnRevocationList,
+    Outcome,
+    Plan,
+    Proving,
+    Revoke,
+    SecretGone,
+    Test,
+    Withdrawal,
+)
+from pilot_identity.core.decisions.proofs import (
+    UNPROVEN_AFTER,
+    is_proven,
+    residual_until,
+    retry_at,
+    revoked_of,
+    same_but_time,
+    unproven,
+)
+from pilot_identity.core.resources.conditions import ConditionType, Finding, Reason, cut, find
 from pilot_identity.core.resources.parsing import encode
-from pilot_identity.core.resources.task_grant import ClosureStatus, TaskGrantStatus
+from pilot_identity.core.resources.task_grant import (
+    ClosureStatus,
+    GrantCredentialStatus,
+    Phase,
+    Proof,
+    TaskGrantStatus,
+)
+
+_READY, _UNPROVEN = ConditionType.READY, ConditionType.REVOCATION_UNPROVEN
+_HAPPENINGS = {
+    Phase.COMPLETED: Happening.COMPLETED,
+    Phase.EXPIRED: Happening.TIME_UP,
+    Phase.REVOKED: Happening.REVOKED,
+}
+"""What leads from Closing to the end that the closure names."""
 
 
 def rest(case: Case) -> Plan:
-    """A grant that ended stays as a record; only its deletion still wants our finalizer off.
+    """A grant that ended stays as a record for its stage's retention; after that the object goes.
 
     An announcement that is still open is one whose Secret was found foreign, or one that was made by
     another process after the end: its Secret, if it is ours, goes.
     """
     metadata = case.grant.metadata
-    withdraw = (
-        withdrawals(case) if case.seen.announced is not None and case.seen.announced.was_released else ()
-    )
-    return Plan(withdraw=withdraw, let_go=metadata.is_deleting and metadata.is_held)
+    announced = case.seen.announced
+    is_out = announced is not None and announced.was_released
+    withdraw = withdrawals(_knowing_announced(case)) if is_out else ()
+    if metadata.is_deleting:
+        return Plan(withdraw=withdraw, let_go=metadata.is_held)
+    kept_until = _kept_until(case)
+    if kept_until is None or case.moment.now < kept_until:
+        return Plan(withdraw=withdraw, recheck_at=kept_until)
+    return Plan(withdraw=withdraw, discard=True)
+
+
+def _kept_until(case: Case) -> dt.datetime | None:
+    """Until when an ended grant's object stays; for ever where its closure is not proven and recorded."""
+    status = case.grant.status
+    if status.phase is Phase.DENIED:
+        ended = status.decision.decided_at if status.decision is not None else None
+    else:
+        ended = status.closure.proven_at if status.closure is not None else None
+    return ended + case.seen.retention if ended is not None else None
 
 
 def withdrawals(case: Case) -> tuple[Withdrawal, ...]:
-    """Withdraw what is out: what the log announced and released, else what the status knows."""
+    """Withdraw what is out: what the log announced and released, else what the status knows.
+
+    What gives access by itself goes first; the revocation lists are for copies that somebody took before.
+    """
     known, announced = case.grant.status.credential, case.seen.announced
     uid = known.secret_uid if known else ""
     if announced is not None and announced.was_released:
         uid = announced.secret_uid
-    return (DeleteCredential(case.grant.metadata.namespace, case.grant.secret, uid),) if uid else ()
+    revoked = revoked_of(case.grant, case.moment.now)
+    return (
+        *kubernetes_access.withdrawals(case.seen),
+        *((Revoke(revoked),) if revoked is not None else ()),
+        *((DeleteCredential(case.grant.metadata.namespace, case.grant.secret, uid),) if uid else ()),
+    )
+
+
+def _tests(case: Case) -> tuple[Test, ...]:
+    """Test what `withdrawals` took back."""
+    grant, credential = case.grant, case.grant.status.credential
+    revoked = revoked_of(grant, case.moment.now)
+    has_secret = credential is not None and credential.secret_uid
+    return (
+        *kubernetes_access.tests(case.seen),
+        *((SecretGone(case.owner, grant.secret, credential.id),) if credential and has_secret else ()),
+        *((OnRevocationList(revoked),) if revoked is not None else ()),
+    )
 
 
 def end(case: Case, ending: Ending) -> Plan:
-    """Cut the access, record it, say so; one pass, and the same pass after a crash."""
-    grant, now = case.grant, case.moment.now
-    credential = grant.status.credential
-    phase = follow(grant.status.phase, ending.happening)
-    closure = ClosureStatus(
-        outcome=phase.value,
-        reason=ending.reason,
-        message=ending.message,
-        requested_at=ending.asked_at,
-        withdrawn_at=now,
-        residual_until=credential.not_after if credential and credential.not_after > now else None,
+    """Cut the access, test that it is cut, record it, say so; the same after a crash."""
+    case = _knowing_announced(case)
+    return Plan(
+        withdraw=withdrawals(case),
+        prove=Proving(_tests(case), lambda proofs: _close(case, ending, proofs)),
     )
+
+
+def end_again(case: Case) -> Plan:
+    """A closing grant: withdraw and test again, until everything is shown."""
+    case = _knowing_announced(case)
+    announced = case.seen.announced
+    if announced is not None and announced.may_be_released(case.moment.now):
+        # Another process announced it while this one closed the grant; it may be out in a moment.
+        return Plan(withdraw=withdrawals(case), recheck_at=announced.settled_at)
+    return Plan(
+        withdraw=withdrawals(case),
+        prove=Proving(_tests(case), lambda proofs: _close_again(case, proofs)),
+    )
+
+
+def _knowing_announced(case: Case) -> Case:
+    """The case with what was announced and released told in the status, so that nothing below forgets it."""
+    announced = case.seen.announced
+    if announced is None or not announced.was_released:
+        return case
+    credential = msgspec.convert(adopted(announced), GrantCredentialStatus)
+    status = msgspec.structs.replace(case.grant.status, credential=credential, issuances=credential.issuance)
+    grant = msgspec.structs.replace(case.grant, status=status)
+    return replace(case, seen=replace(case.seen, grant=grant))
+
+
+def _close(case: Case, ending: Ending, proofs: tuple[Proof, ...]) -> Plan:
+    """Record the end; it is final at once where everything is shown."""
+    grant, now = case.grant, case.moment.now
+    final = follow(grant.status.phase, ending.happening)
+    closure = ClosureStatus(
+        outcome=final.value,
+        reason=ending.reason,
+        message=cut(ending.message),
+        requested_at=ending.asked_at,
+        withdrawn_at=_withdrawn_at(proofs, now),
+        proven_at=_tested_at(proofs, now) if is_proven(proofs) else None,
+        proofs=proofs,
+        residual_until=residual_until(grant, now),
+    )
+    entry = case.entry("closed", EntryType.GRANT_CLOSED, _told(case, closure))
+    notice = case.notice(ending.reason, "Close", f"{final}: {ending.message}")
+    if closure.proven_at is not None:
+        return _conclude(case, closure, (entry,), (notice,))
+    return _go_on(case, closure, (entry,), (notice,))
+
+
+def _close_again(case: Case, proofs: tuple[Proof, ...]) -> Plan:
+    """Record that it is shown now; or, once, that it takes too long."""
+    now, before = case.moment.now, case.grant.status.closure
+    if before is None:
+        raise ValueError("a closing grant has a closure")
+    closure = msgspec.structs.replace(
+        before,
+        withdrawn_at=before.withdrawn_at or _withdrawn_at(proofs, now),
+        proven_at=_tested_at(proofs, now) if is_proven(proofs) else None,
+        proofs=before.proofs if same_but_time(before.proofs, proofs) else proofs,
+    )
+    if closure.proven_at is None:
+        return _go_on(case, closure, (), ())
+    entry = case.entry("proven", EntryType.GRANT_PROVEN, _told(case, closure))
+    notice = case.notice(Reason(closure.reason), "Prove", f"{closure.outcome}: shown that access ended")
+    return _conclude(case, closure, (entry,), (notice,))
+
+
+def _conclude(
+    case: Case, closure: ClosureStatus, entries: tuple[Entry, ...], notices: tuple[Notice, ...]
+) -> Plan:
+    """Everything is shown: the phase that the grant ends in, or off with a deleted object."""
+    grant = case.grant
+    if grant.metadata.is_deleting:
+        return Plan(
+            entries=(*_abandoned(case), *entries),
+            notices=notices,
+            let_go=grant.metadata.is_held,
+            is_overdue=is_overdue(grant.metadata, case.moment.now),
+        )
+    phase = follow(grant.status.phase, _HAPPENINGS[Phase(closure.outcome)])
+    finding = Finding(_READY, status=True, reason=Reason(closure.reason), message=closure.message)
+    is_first = grant.status.phase is not Phase.CLOSING
+
+    def new_status(outcome: Outcome) -> TaskGrantStatus:
+        index = outcome.index if is_first else closure.audit_index
+        closed = msgspec.structs.replace(closure, audit_index=index)
+        return case.settled(msgspec.structs.replace(grant.status, phase=phase, closure=closed), finding)
+
+    return Plan(
+        entries=(*_abandoned(case), *entries),
+        status=new_status,
+        notices=notices,
+        recheck_at=closure.proven_at + case.seen.retention if closure.proven_at is not None else None,
+    )
+
+
+def _go_on(
+    case: Case, closure: ClosureStatus, entries: tuple[Entry, ...], notices: tuple[Notice, ...]
+) -> Plan:
+    """Not everything is shown: say so, and come back; or let a deleted object go at its bound."""
+    grant, now = case.grant, case.moment.now
+    missing = unproven(closure.proofs)
+    if is_overdue(grant.metadata, now):
+        tombstone = case.entry("tombstone", EntryType.GRANT_UNPROVEN, _left(case, closure))
+        note = f"let go, though not shown that access ended: {missing}"
+        return Plan(
+            entries=(*_abandoned(case), *entries, tombstone),
+            notices=(*notices, case.notice(Reason.PROOF_OVERDUE, "LetGo", cut(note), warning=True)),
+            let_go=grant.metadata.is_held,
+            is_overdue=True,
+        )
+    told = find(grant.status.conditions, _UNPROVEN)
+    since = dt.datetime.fromisoformat(told.last_transition_time) if told is not None else now
+    was_late = told is not None and told.status == "True"
+    is_late = was_late or now - since >= UNPROVEN_AFTER
+    reason = Reason.PROOF_OVERDUE if is_late else Reason.PROOF_PENDING
+    findings = (
+        Finding(_READY, status=False, reason=reason, message=f"{closure.message}; not shown: {missing}"),
+        Finding(_UNPROVEN, status=is_late, reason=reason, message=missing),
+    )
+    if is_late and not was_late:
+        entries = (*entries, case.entry("unproven", EntryType.GRANT_UNPROVEN, _left(case, closure)))
+        note = f"not shown that access ended: {missing}"
+        notices = (*notices, case.notice(reason, "Prove", cut(note), warning=True))
+    is_first = grant.status.phase is not Phase.CLOSING
+    phase = follow(grant.status.phase, Happening.UNPROVEN)
+
+    def new_status(outcome: Outcome) -> TaskGrantStatus:
+        index = outcome.index if is_first else closure.audit_index
+        closing = msgspec.structs.replace(closure, audit_index=index)
+        return case.settled(msgspec.structs.replace(grant.status, phase=phase, closure=closing), *findings)
+
+    recheck = retry_at(since, now)
+    if grant.metadata.deletion_timestamp is not None:
+        recheck = min(recheck, max(now, grant.metadata.deletion_timestamp + HOLDING_BOUND))
+    return Plan(entries=(*_abandoned(case), *entries), status=new_status, notices=notices, recheck_at=recheck)
+
+
+def _abandoned(case: Case) -> tuple[Entry, ...]:
+    """The entry that an announcement which was never released wants before it is forgotten."""
+    announced = case.seen.announced
+    is_open = announced is not None and not announced.was_released
+    return (abandon(announced, case.moment),) if announced is not None and is_open else ()
+
+
+def _told(case: Case, closure: ClosureStatus) -> dict[str, Any]:
+    """What the closing entry tells: how it ended, what was withdrawn, and what went on the lists."""
+    grant = case.grant
     data: dict[str, Any] = {"closure": encode(closure), "stage": grant.status.stage}
+    data["closure"].pop("auditIndex", None)
+    credential = grant.status.credential
     if credential is not None:
         data["withdrawn"] = {
             "id": credential.id,
             "serial": credential.serial,
             "secret": credential.secret_name,
         }
-    entry = case.entry("closed", EntryType.GRANT_CLOSED, data)
-    finding = Finding(ConditionType.READY, status=True, reason=ending.reason, message=ending.message)
+    revoked = revoked_of(grant, case.moment.now)
+    if revoked is not None:
+        data["revoked"] = encode(revoked)
+    return data
 
-    def new_status(outcome: Outcome) -> TaskGrantStatus:
-        closed = msgspec.structs.replace(closure, audit_index=outcome.index)
-        status = msgspec.structs.replace(grant.status, phase=phase, closure=closed)
-        return case.settled(status, finding)
 
-    is_deleting = grant.metadata.is_deleting
-    return Plan(
-        withdraw=withdrawals(case),
-        entries=(entry,),
-        status=None if is_deleting else new_status,
-        notices=(case.notice(ending.reason, "Close", f"{phase}: {ending.message}"),),
-        let_go=is_deleting and grant.metadata.is_held,
-        is_overdue=is_overdue(grant.metadata, now),
-    )
+def _left(case: Case, closure: ClosureStatus) -> dict[str, Any]:
+    """What an entry tells of access whose end is not shown: where to look, and when it lapses by itself."""
+    told = _told(case, closure)
+    credential = case.grant.status.credential
+    left: dict[str, Any] = {"proofs": [encode(proof) for proof in closure.proofs if not proof.proven]}
+    if credential is not None and credential.kubernetes is not None:
+        left["kubernetes"] = encode(credential.kubernetes)
+    if closure.residual_until is not None:
+        left["lapsesAt"] = encode(closure.residual_until)
+    return {**told, "left": left, "letGo": is_overdue(case.grant.metadata, case.moment.now)}
+
+
+def _withdrawn_at(proofs: Sequence[Proof], now: dt.datetime) -> dt.datetime | None:
+    """When everything was withdrawn: just before the first test; `None` where a withdrawal failed."""
+    if any(proof.name == WITHDRAWN for proof in proofs):
+        return None
+    return min((proof.at for proof in proofs if proof.at is not None), default=now)
+
+
+def _tested_at(proofs: Sequence[Proof], now: dt.datetime) -> dt.datetime:
+    return max((proof.at for proof in proofs if proof.at is not None), default=now)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pilot_identity.core.decisions.grants.lifecycle import Happening
 from pilot_identity.core.decisions.grants.seen import GrantSeen
-from pilot_identity.core.resources import Phase
+from pilot_identity.core.resources import Phase, PilotIdentity, TaskGrant
 from pilot_identity.core.resources.conditions import Reason
 from pilot_identity.core.resources.timestamps import format_timestamp
 
@@ -59,6 +59,22 @@ def _pilot_suspended(seen: GrantSeen, now: dt.datetime) -> Ending | None:
     return None
 
 
+def left(grant: TaskGrant, pilot: PilotIdentity) -> tuple[str, ...]:
+    """Who owned the pilot when the grant was decided, and does not any more."""
+    owners = grant.status.decision.owners if grant.status.decision is not None else ()
+    return tuple(owner for owner in owners if owner not in pilot.spec.owners.people)
+
+
+def _owner_left(seen: GrantSeen, now: dt.datetime) -> Ending | None:
+    if seen.grant.status.phase is not Phase.ACTIVE or seen.pilot is None:
+        return None
+    gone = left(seen.grant, seen.pilot)
+    if not gone:
+        return None
+    message = f"{gone[0]!r}, who answered for it when it was decided, does not own pilot "
+    return Ending(Happening.REVOKED, Reason.OWNER_LEFT, message + repr(seen.grant.spec.pilot), now)
+
+
 def _stage_changed(seen: GrantSeen, now: dt.datetime) -> Ending | None:
     status, pilot = seen.grant.status, seen.pilot
     if status.phase is Phase.ACTIVE and pilot is not None and pilot.status.stage != status.stage:
@@ -76,6 +92,29 @@ def _stage_frozen(seen: GrantSeen, now: dt.datetime) -> Ending | None:
     return None
 
 
+def _parent_ended(seen: GrantSeen, now: dt.datetime) -> Ending | None:
+    """The parent's own end is over, and recorded: so the log tells a tree's end from the top down."""
+    grant, parent = seen.grant, seen.parent
+    name = grant.spec.parent
+    if not name or grant.status.phase is not Phase.ACTIVE:
+        return None
+    if parent is None:
+        return Ending(Happening.REVOKED, Reason.PARENT_ENDED, f"its parent {name!r} is gone", now)
+    is_let_go = parent.metadata.is_deleting and not parent.metadata.is_held
+    if parent.status.phase is Phase.ACTIVE and not is_let_go:
+        return None
+    closure = parent.status.closure
+    since = closure.requested_at if closure is not None else parent.metadata.deletion_timestamp
+    state = closure.outcome if closure is not None else "deleted" if is_let_go else parent.status.phase
+    return Ending(Happening.REVOKED, Reason.PARENT_ENDED, f"its parent {name!r} is {state}", since or now)
+
+
+def is_parent_ending(seen: GrantSeen, now: dt.datetime) -> bool:
+    """Whether the parent, or one further up, is about to end, though that is not recorded yet."""
+    above = seen.of_parent()
+    return above is not None and (ending_of(above, now) is not None or is_parent_ending(above, now))
+
+
 def _completed(seen: GrantSeen, now: dt.datetime) -> Ending | None:
     if not seen.grant.spec.completed:
         return None
@@ -91,6 +130,18 @@ def _time_up(seen: GrantSeen, now: dt.datetime) -> Ending | None:
     )
 
 
+def _approval_timed_out(seen: GrantSeen, now: dt.datetime) -> Ending | None:
+    status = seen.grant.status
+    wait = status.approval
+    if status.phase is not Phase.AWAITING_APPROVAL or wait is None or not wait.required:
+        return None
+    if now < wait.expires_at:
+        return None
+    so_far = f"{len(wait.approved_by)} of {wait.required} approvals"
+    message = f"it was not issued by {format_timestamp(wait.expires_at)}, when it had {so_far}; ask again"
+    return Ending(Happening.TIME_UP, Reason.APPROVAL_TIMED_OUT, message, wait.expires_at)
+
+
 ENDINGS: tuple[Callable[[GrantSeen, dt.datetime], Ending | None], ...] = (
     # Make sure that someone's word is told as the cause, even where the time is up too.
     _revoked,
@@ -98,12 +149,18 @@ ENDINGS: tuple[Callable[[GrantSeen, dt.datetime], Ending | None], ...] = (
     # Make sure that what ends the pilot ends its tasks.
     _pilot_deleted,
     _pilot_suspended,
+    # Make sure that nobody's task goes on under people who never answered for it.
+    _owner_left,
     _stage_changed,
     _stage_frozen,
+    # Make sure that what was passed on ends with what it was taken from.
+    _parent_ended,
     # Make sure that a task that is done keeps nothing.
     _completed,
     # Make sure that nothing outlives its time.
     _time_up,
+    # Make sure that nobody waits for ever, and that what is approved is issued soon or never.
+    _approval_timed_out,
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -10,12 +11,15 @@ import msgspec
 from pilot_identity.core.audit.entries import Entry, EntryType, evidence
 from pilot_identity.core.decisions.announced import abandon, announced_data
 from pilot_identity.core.decisions.credentials import grant_order
+from pilot_identity.core.decisions.delegation import told_chain
 from pilot_identity.core.decisions.grants.case import Case
-from pilot_identity.core.decisions.grants.checks.table import RENEWAL_CHECKS
+from pilot_identity.core.decisions.grants.checks.table import renewal_checks_of
 from pilot_identity.core.decisions.grants.lifecycle import Happening, follow
 from pilot_identity.core.decisions.grants.seen import Request, request_of
+from pilot_identity.core.decisions.kubernetes_access import account_order, credential_of
 from pilot_identity.core.decisions.objection import Objection, ask_all
-from pilot_identity.core.decisions.plan import CredentialOrder, Outcome, Plan, Release
+from pilot_identity.core.decisions.plan import AccountFacts, CredentialOrder, Outcome, Plan, Release
+from pilot_identity.core.decisions.proofs import superseded
 from pilot_identity.core.resources import TaskGrant
 from pilot_identity.core.resources.conditions import ConditionType, Finding, Reason, find
 from pilot_identity.core.resources.digests import pilot_digest, policy_digest
@@ -29,20 +33,29 @@ from pilot_identity.core.resources.task_grant import (
 
 
 def _order(case: Case, request: Request, expires_at: dt.datetime) -> CredentialOrder:
-    return grant_order(
+    order = grant_order(
         case.grant,
         request.pilot,
         request.stage,
         expires_at=expires_at,
         ca_not_after=request.ca_not_after,
+        chain=told_chain(case.seen.ancestors),
         moment=case.moment,
     )
+    left = expires_at - case.moment.second
+    return replace(order, kubernetes=account_order(case.grant, request.pilot, request.stage, left))
 
 
 def _credential(case: Case, order: CredentialOrder, expires_at: dt.datetime) -> GrantCredentialStatus:
     """Say what `order` orders; where nothing lapses before the task ends there is nothing to renew."""
-    tokens = {token.token_id: IssuedToken(token.audience, token.token_id) for token in order.tokens}
-    soonest = min([order.not_after, *(token.expires_at for token in order.tokens)])
+    tokens = {
+        token.token_id: IssuedToken(token.audience, token.token_id, token.expires_at)
+        for token in order.tokens
+    }
+    ends = [order.not_after, *(token.expires_at for token in order.tokens)]
+    if order.kubernetes is not None:
+        ends.append(case.moment.second + order.kubernetes.lifetime)
+    soonest = min(ends)
     return GrantCredentialStatus(
         id=order.id,
         issuance=case.issuance,
@@ -58,6 +71,15 @@ def _credential(case: Case, order: CredentialOrder, expires_at: dt.datetime) -> 
     )
 
 
+def _with_account(
+    credential: GrantCredentialStatus, order: CredentialOrder, account: AccountFacts | None
+) -> GrantCredentialStatus:
+    """Add what only making the Kubernetes access told, where some was ordered."""
+    if order.kubernetes is None or account is None:
+        return credential
+    return msgspec.structs.replace(credential, kubernetes=credential_of(order.kubernetes, account))
+
+
 def issue(case: Case, request: Request, decision: DecisionStatus) -> Plan:
     """Announce and release the first credentials; the task's time begins."""
     grant, moment = case.grant, case.moment
@@ -65,19 +87,24 @@ def issue(case: Case, request: Request, decision: DecisionStatus) -> Plan:
     order = _order(case, request, expires_at)
     credential = _credential(case, order, expires_at)
 
-    def announce(public_key_sha256: str) -> Entry:
+    def announce(public_key_sha256: str, account: AccountFacts | None = None, /) -> Entry:
         data = {
             "stage": request.stage.name,
             "access": evidence(encode(grant.spec.access)),
             "decision": decided(decision),
-            "credential": announced_data(credential, public_key_sha256),
+            "credential": announced_data(_with_account(credential, order, account), public_key_sha256),
             "expiresAt": encode(expires_at),
         }
+        if case.seen.ancestors:
+            data["delegation"] = told_chain(case.seen.ancestors)
         return case.entry(f"credential/{credential.issuance}", EntryType.GRANT_ISSUED, data)
 
     def new_status(outcome: Outcome) -> TaskGrantStatus:
         recorded = msgspec.structs.replace(
-            credential, audit_index=outcome.index, secret_uid=outcome.secret_uid
+            _with_account(credential, order, outcome.account),
+            audit_index=outcome.index,
+            secret_uid=outcome.secret_uid,
+            certificate=outcome.certificate,
         )
         return msgspec.structs.replace(
             case.settled(grant.status, issued(recorded)),
@@ -90,7 +117,7 @@ def issue(case: Case, request: Request, decision: DecisionStatus) -> Plan:
             expires_at=expires_at,
         )
 
-    note = f"{credential.spiffe_id} in Secret {grant.secret} until {expires_at:%Y-%m-%d %H:%M:%SZ}"
+    note = f"{credential.spiffe_id} in {place_of(credential)} until {expires_at:%Y-%m-%d %H:%M:%SZ}"
     return Plan(
         hold=not grant.metadata.is_held,
         release=Release(case.owner, grant.secret, order, "", announce),
@@ -102,27 +129,46 @@ def issue(case: Case, request: Request, decision: DecisionStatus) -> Plan:
 
 def issued(credential: GrantCredentialStatus) -> Finding:
     """What a grant says of itself while its credentials are out."""
-    message = f"credentials in Secret {credential.secret_name}"
+    message = f"credentials in {place_of(credential)}"
     return Finding(ConditionType.READY, status=True, reason=Reason.ISSUED, message=message)
 
 
+def place_of(credential: GrantCredentialStatus) -> str:
+    """Say where whoever may use a credential finds it."""
+    return f"Secret {credential.secret_name}" if credential.secret_name else "status.credential.certificate"
+
+
 def carry_on(case: Case) -> Plan:
-    """An active grant: renew its credentials when they are half through, if the task outlives them."""
+    """An active grant: renew its credentials when they are half through, if the task outlives them.
+
+    A decision that would not be made again is told as soon as that is seen, and nothing is renewed on it;
+    what passes by itself, such as a pilot that is not ready for a moment, counts when the renewal is due.
+    """
     grant, moment = case.grant, case.moment
     credential, expires_at = grant.status.credential, grant.status.expires_at
     if credential is None or expires_at is None:
         raise ValueError("an active grant has a credential and an end")
     if credential.renew_at >= expires_at or _was_displaced(grant):
         return Plan(recheck_at=expires_at)
-    if moment.now < credential.renew_at:
-        return Plan(recheck_at=credential.renew_at)
-    request = request_of(case.seen)
+    is_due = moment.now >= credential.renew_at
+    request = request_of(case.seen, moment.now)
     if isinstance(request, Objection):
-        return lapse(case, request)
-    objection = ask_all(RENEWAL_CHECKS, request)[-1].objection
-    if objection is not None:
+        return lapse(case, request) if is_due else Plan(recheck_at=credential.renew_at)
+    objection = ask_all(renewal_checks_of(request.stage), request)[-1].objection
+    if objection is not None and (is_due or objection.is_final):
         return lapse(case, objection)
-    return _renew(case, request, credential, expires_at)
+    if is_due:
+        return _renew(case, request, credential, expires_at)
+    return _stand(case, credential) if objection is None else Plan(recheck_at=credential.renew_at)
+
+
+def _stand(case: Case, credential: GrantCredentialStatus) -> Plan:
+    """Nothing is due, and what kept the grant from being renewed, if anything did, is gone."""
+    ready = find(case.grant.status.conditions, ConditionType.READY)
+    if ready is None or ready.status == "True":
+        return Plan(recheck_at=credential.renew_at)
+    wanted = case.settled(case.grant.status, issued(credential))
+    return Plan(status=lambda _: wanted, recheck_at=credential.renew_at)
 
 
 def _was_displaced(grant: TaskGrant) -> bool:
@@ -160,13 +206,15 @@ def _renew(
     """Replace the credentials in place, with a new key; what they replace lapses."""
     grant = case.grant
     order = _order(case, request, expires_at)
-    credential = _credential(case, order, expires_at)
+    credential = msgspec.structs.replace(
+        _credential(case, order, expires_at), superseded=superseded(before, case.moment.now)
+    )
 
-    def announce(public_key_sha256: str) -> Entry:
+    def announce(public_key_sha256: str, account: AccountFacts | None = None, /) -> Entry:
         data = {
             "stage": request.stage.name,
             "replaces": before.id,
-            "credential": announced_data(credential, public_key_sha256),
+            "credential": announced_data(_with_account(credential, order, account), public_key_sha256),
             "policyDigest": policy_digest(request.stage),
             "pilotDigest": pilot_digest(request.pilot),
         }
@@ -174,7 +222,10 @@ def _renew(
 
     def new_status(outcome: Outcome) -> TaskGrantStatus:
         recorded = msgspec.structs.replace(
-            credential, audit_index=outcome.index, secret_uid=outcome.secret_uid
+            _with_account(credential, order, outcome.account),
+            audit_index=outcome.index,
+            secret_uid=outcome.secret_uid,
+            certificate=outcome.certificate,
         )
         return msgspec.structs.replace(
             case.settled(grant.status, issued(recorded)), credential=recorded, issuances=recorded.issuance

@@ -5,7 +5,7 @@
 Pending ────────────┤             ▲              ├──► Completed | Expired | Revoked
    │  │             └─► AwaitingApproval ────────┤
    │  └── ended before it was issued ────────────┘        (Closing stands between Active and these
-   └──► Denied                                             where access could not be cut at once)
+   └──► Denied                                             until tests show that access ended)
 ```
 
 Terminal is final: no event leads out of Completed, Expired, Revoked or Denied.
@@ -25,7 +25,7 @@ class Happening(StrEnum):
     ALLOWED = "allowed"
     NEEDS_APPROVAL = "needs approval"
     DENIED = "denied"
-    WITHDRAWAL_FAILED = "withdrawal failed"
+    UNPROVEN = "unproven"
     COMPLETED = "completed"
     TIME_UP = "time up"
     REVOKED = "revoked"
@@ -46,17 +46,17 @@ TRANSITIONS: Mapping[Phase, Mapping[Happening, Phase]] = {
         Happening.ALLOWED: Phase.ACTIVE,
         Happening.NEEDS_APPROVAL: Phase.AWAITING_APPROVAL,
         Happening.DENIED: Phase.DENIED,
-        Happening.WITHDRAWAL_FAILED: Phase.CLOSING,
+        Happening.UNPROVEN: Phase.CLOSING,
         **_ENDS,
     },
     Phase.AWAITING_APPROVAL: {
         Happening.ALLOWED: Phase.ACTIVE,
         Happening.DENIED: Phase.DENIED,
-        Happening.WITHDRAWAL_FAILED: Phase.CLOSING,
+        Happening.UNPROVEN: Phase.CLOSING,
         **_ENDS,
     },
-    Phase.ACTIVE: {Happening.WITHDRAWAL_FAILED: Phase.CLOSING, **_ENDS},
-    Phase.CLOSING: {Happening.WITHDRAWAL_FAILED: Phase.CLOSING, **_ENDS},
+    Phase.ACTIVE: {Happening.UNPROVEN: Phase.CLOSING, **_ENDS},
+    Phase.CLOSING: {Happening.UNPROVEN: Phase.CLOSING, **_ENDS},
     Phase.COMPLETED: {},
     Phase.EXPIRED: {},
     Phase.REVOKED: {},

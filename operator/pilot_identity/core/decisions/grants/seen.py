@@ -6,10 +6,13 @@ import datetime as dt
 from dataclasses import dataclass
 
 from pilot_identity.core.decisions.announced import Announced
+from pilot_identity.core.decisions.hindrance import Hindrance
 from pilot_identity.core.decisions.objection import Objection
 from pilot_identity.core.resources import Approval, PilotIdentity, StagePolicy, TaskGrant
 from pilot_identity.core.resources.conditions import ConditionType, Reason, find
 
+RETENTION = dt.timedelta(hours=168)
+"""How long an ended grant whose stage is gone stays as an object: the API's default."""
 RATE_WINDOW = dt.timedelta(minutes=1)
 """The window of `limits.requestsPerMinute`."""
 
@@ -23,11 +26,13 @@ class GrantSeen:
         ca_not_after: when that stage's CA expires; `None` while it has none.
         active_grants: how many other grants of the pilot are active.
         issued_lately: how many other grants of the pilot were issued within the last minute.
-        oldest_issue: when the first of those was issued.
+        oldest_issue: when the one of those was issued that makes room for this grant as it lapses.
         announced: a credential that the log announced and the status does not know.
         ancestors: the grants that `spec.parent` leads to, the parent last; short where one is missing.
-        parent_pilot: the parent grant's pilot.
+        ancestor_pilots: the pilot of each of them, `None` where it is missing.
         approvals: every Approval that names this grant's UID.
+        hindrances: the Kubernetes bindings that cannot be made, asked before an issue and before a renewal.
+        retention: how long the grant's object stays once it ended.
     """
 
     grant: TaskGrant
@@ -39,8 +44,32 @@ class GrantSeen:
     oldest_issue: dt.datetime | None = None
     announced: Announced | None = None
     ancestors: tuple[TaskGrant, ...] = ()
-    parent_pilot: PilotIdentity | None = None
+    ancestor_pilots: tuple[PilotIdentity | None, ...] = ()
     approvals: tuple[Approval, ...] = ()
+    hindrances: tuple[Hindrance, ...] = ()
+    retention: dt.timedelta = RETENTION
+
+    @property
+    def parent(self) -> TaskGrant | None:
+        """The grant that `spec.parent` names, as far as it is there."""
+        return self.ancestors[-1] if self.ancestors else None
+
+    @property
+    def parent_pilot(self) -> PilotIdentity | None:
+        """The parent grant's pilot."""
+        return self.ancestor_pilots[-1] if self.ancestor_pilots else None
+
+    def of_parent(self) -> GrantSeen | None:
+        """What is known of the parent, as far as its end depends on it: both are in one stage."""
+        if self.parent is None:
+            return None
+        return GrantSeen(
+            self.parent,
+            self.parent_pilot,
+            self.stage,
+            ancestors=self.ancestors[:-1],
+            ancestor_pilots=self.ancestor_pilots[:-1],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +81,7 @@ class Request:
     stage: StagePolicy
     ca_not_after: dt.datetime
     seen: GrantSeen
+    now: dt.datetime
 
 
 def wait(reason: Reason, message: str) -> Objection:
@@ -59,7 +89,7 @@ def wait(reason: Reason, message: str) -> Objection:
     return Objection(reason, message, is_final=False)
 
 
-def request_of(seen: GrantSeen) -> Request | Objection:
+def request_of(seen: GrantSeen, now: dt.datetime) -> Request | Objection:
     """Put the request together, or say what it waits for: manifests arrive in any order."""
     grant, pilot = seen.grant, seen.pilot
     if pilot is None or pilot.metadata.is_deleting:
@@ -70,7 +100,7 @@ def request_of(seen: GrantSeen) -> Request | Objection:
         )
     if seen.stage is None or seen.ca_not_after is None:
         return pilot_not_ready(pilot)
-    return Request(grant, pilot, seen.stage, seen.ca_not_after, seen)
+    return Request(grant, pilot, seen.stage, seen.ca_not_after, seen, now)
 
 
 def pilot_not_ready(pilot: PilotIdentity) -> Objection:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 
 import msgspec
 
 from pilot_identity.core.audit.entries import EntryType
+from pilot_identity.core.decisions import kubernetes_access
 from pilot_identity.core.decisions.announced import Announced, Holding, abandon, adopted
 from pilot_identity.core.decisions.fresh import Moment
 from pilot_identity.core.decisions.grants.case import Case
 from pilot_identity.core.decisions.grants.closing import withdrawals
 from pilot_identity.core.decisions.grants.considering import deny
 from pilot_identity.core.decisions.grants.endings import ending_of
-from pilot_identity.core.decisions.grants.issuing import issued, lapse
+from pilot_identity.core.decisions.grants.issuing import issued, lapse, place_of
 from pilot_identity.core.decisions.grants.lifecycle import Happening, follow
 from pilot_identity.core.decisions.objection import Objection
 from pilot_identity.core.decisions.plan import Plan
@@ -34,13 +36,19 @@ def settle_announced(case: Case, announced: Announced) -> Plan:
         objection = Objection(Reason.SECRET_NAME_TAKEN, message)
         if case.grant.status.phase is Phase.ACTIVE:
             return lapse(case, objection)
-        return deny(case, objection, _decision_against(objection, case.moment))
+        denied = deny(case, objection, _decision_against(objection, case.moment))
+        return replace(denied, withdraw=kubernetes_access.withdrawals(case.seen))
     if announced.may_be_released(case.moment.now):
         is_ending = ending_of(case.seen, case.moment.now) is not None
         return Plan(withdraw=withdrawals(case) if is_ending else (), recheck_at=announced.settled_at)
     status = msgspec.structs.replace(case.grant.status, issuances=announced.announcement.issuance)
+    # What a first issue bound before its Secret failed to come is taken back; a renewal bound nothing new.
+    is_first = case.grant.status.credential is None
     return Plan(
-        entries=(abandon(announced, case.moment),), status=lambda _: status, recheck_at=case.moment.now
+        withdraw=kubernetes_access.withdrawals(case.seen) if is_first else (),
+        entries=(abandon(announced, case.moment),),
+        status=lambda _: status,
+        recheck_at=case.moment.now,
     )
 
 
@@ -58,8 +66,15 @@ def _adopt(case: Case, announced: Announced) -> Plan:
             issued_at=announced.entry.time,
             expires_at=msgspec.convert(data["expiresAt"], dt.datetime),
         )
+        if case.grant.spec.parent:
+            chain = data["delegation"]
+            status = msgspec.structs.replace(
+                status,
+                chain=tuple(ancestor["grant"] for ancestor in chain),
+                parent_uid=chain[-1]["uid"],
+            )
     wanted = case.settled(status, issued(credential))
-    note = f"{credential.spiffe_id} in Secret {case.grant.secret} (audit entry {announced.index})"
+    note = f"{credential.spiffe_id} in {place_of(credential)} (audit entry {announced.index})"
     return Plan(
         status=lambda _: wanted,
         notices=(case.notice(Reason.ISSUED, "Issue", note),),

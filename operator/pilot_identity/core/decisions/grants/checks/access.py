@@ -4,28 +4,11 @@ from __future__ import annotations
 
 from pilot_identity.core.decisions.credentials import audiences, granted_access
 from pilot_identity.core.decisions.grants.seen import Request
+from pilot_identity.core.decisions.hindrance import Obstacle
+from pilot_identity.core.decisions.kubernetes_access import account_name, is_as_bound
 from pilot_identity.core.decisions.objection import Check, Objection
 from pilot_identity.core.resources.conditions import Reason
 from pilot_identity.core.resources.patterns import actions_cover, resources_cover
-
-
-def _unsupported(request: Request) -> Objection | None:
-    spec = request.grant.spec
-    if spec.parent:
-        return Objection(
-            Reason.DELEGATION_UNSUPPORTED,
-            "this version issues no child grants; leave spec.parent out and ask for the pilot itself",
-        )
-    if spec.certificate_request:
-        return Objection(
-            Reason.CERTIFICATE_REQUEST_UNSUPPORTED,
-            "this version signs no certificate requests; leave spec.certificateRequest out",
-        )
-    if spec.emergency:
-        return Objection(
-            Reason.EMERGENCY_UNSUPPORTED, "this version has no emergency path; leave spec.emergency out"
-        )
-    return None
 
 
 def _access_known(request: Request) -> Objection | None:
@@ -40,14 +23,40 @@ def _access_known(request: Request) -> Objection | None:
     return None
 
 
-def _tools_only(request: Request) -> Objection | None:
-    for asked, entry in granted_access(request.grant, request.pilot):
-        if entry.tool is None:
+def _bindable(request: Request) -> Objection | None:
+    for hindrance in request.seen.hindrances:
+        binding = hindrance.binding
+        if hindrance.obstacle is Obstacle.NAME_TAKEN:
             return Objection(
-                Reason.KUBERNETES_ACCESS_UNSUPPORTED,
-                f"access {asked.name!r} is Kubernetes access, which this version does not issue",
+                Reason.KUBERNETES_NAME_TAKEN,
+                f"something that is not this grant's has the name {binding.name!r} or "
+                f"{account_name(request.grant)!r}; it is never overwritten: remove it, then ask again",
             )
+        return Objection(
+            Reason.ROLE_NOT_BINDABLE,
+            f"{binding.role_ref.kind} {binding.role_ref.name!r} cannot be bound in namespace "
+            f"{binding.namespace!r}: {_REMEDIES[hindrance.obstacle]}, then ask again",
+        )
     return None
+
+
+_REMEDIES = {
+    Obstacle.NOT_BINDABLE: "the operator may bind only what an admin allows it; have it added to the chart's "
+    "value kubernetesAccess.roles",
+    Obstacle.ROLE_MISSING: "there is no such role; make it, and have it added to the chart's value "
+    "kubernetesAccess.roles",
+    Obstacle.NAMESPACE_MISSING: "there is no such namespace; make it",
+}
+
+
+def _as_bound(request: Request) -> Objection | None:
+    if is_as_bound(request.seen, request.pilot):
+        return None
+    return Objection(
+        Reason.ACCESS_CHANGED,
+        f"the Kubernetes access of pilot {request.pilot.metadata.name!r} changed since it was bound for this "
+        "grant; ask again for what it is now",
+    )
 
 
 def _actions(request: Request) -> Objection | None:
@@ -105,12 +114,12 @@ def _duration(request: Request) -> Objection | None:
 
 
 ACCESS = (
-    # Make sure that nothing is asked for that would be silently left out.
-    Check("nothing-unsupported", _unsupported),
     # Make sure that each entry asked for is one of the pilot's.
     Check("access-known", _access_known),
-    # Make sure that a Kubernetes entry is not answered with a token that the API server ignores.
-    Check("tools-only", _tools_only),
+    # Make sure that no access is promised that the API server would not let the operator give.
+    Check("roles-bindable", _bindable),
+    # Make sure that a renewal does not carry on with a role that the pilot no longer has.
+    Check("roles-as-bound", _as_bound),
     # Make sure that no action goes beyond the pilot's.
     Check("actions-within-pilot", _actions),
     # Make sure that no resource goes beyond the pilot's.

@@ -1,0 +1,212 @@
+"""What was accessed, from the source: the API server's word, and that of the agents and their tools."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from datetime import UTC, datetime
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+from e2e import manifests, places, roles
+from e2e.admin import Document
+from e2e.audit import Line
+from e2e.controlplane import pki
+from e2e.controlplane.cluster import Cluster
+from e2e.installation import Installation
+from e2e.patience import until
+from e2e.stories.access_seen.conftest import Doors
+from e2e.stories.play import Play
+from pilot_identity.core.audit.entries import EntryType
+
+PODS = {
+    "name": "pods",
+    "kubernetes": {"roleRef": {"kind": "ClusterRole", "name": roles.CLUSTER_ROLE}},
+    "dataClass": "synthetic",
+}
+pytestmark = pytest.mark.usefixtures("pilot")
+
+DIGEST = "sha256:" + "ab" * 32
+
+
+def call(number: int) -> Document:
+    """A tool call."""
+    return {
+        "kind": "tool_call",
+        "attributes": {
+            "gen_ai.operation.name": "execute_tool",
+            "gen_ai.tool.name": "tickets.search",
+            "gen_ai.tool.call.id": f"call_{number}",
+        },
+        "digests": {"gen_ai.tool.call.arguments": DIGEST},
+    }
+
+
+class Agent:
+    """Who holds a grant's Secret."""
+
+    def __init__(self, play: Play, cluster: Cluster, grant: str, directory: Path) -> None:
+        files = play.credential(grant).files
+        self._cluster = cluster
+        self._kubeconfig = directory / f"{grant}.kubeconfig"
+        self._kubeconfig.write_bytes(files.get("kubeconfig", b""))
+        self.token = files["token.jwt"].decode()
+        self.pair = directory / f"{grant}.crt", directory / f"{grant}.key"
+        self.pair[0].write_bytes(files["tls.crt"])
+        self.pair[1].write_bytes(files["tls.key"])
+
+    def kubectl(self, *arguments: str) -> CompletedProcess[str]:
+        """Run kubectl with nothing but the kubeconfig."""
+        return self._cluster.run("kubectl", *arguments, kubeconfig=self._kubeconfig, check=False)
+
+
+def entries(play: Play, grant: Document, kind: EntryType) -> list[Line]:
+    """The entries of a kind about a grant."""
+    return [line for line in play.trail().of(grant["metadata"]["uid"]) if line.kind is kind]
+
+
+def seen(play: Play, grant: Document, *, verb: str, resource: str) -> dict[str, Any]:
+    """Wait until the log tells of a verb on a resource; returns the row."""
+
+    def look() -> dict[str, Any] | None:
+        for line in entries(play, grant, EntryType.ACCESS_SEEN):
+            for row in line.entry.data["access"]:
+                if (row["verb"], row["resource"]) == (verb, resource):
+                    return {**row, "entry": line.entry}
+        return None
+
+    return until(look, f"{verb} {resource} is in the log", seconds=90)
+
+
+def working(play: Play, name: str, **spec: Any) -> Document:
+    """A grant with a tool and with Kubernetes access, active."""
+    play.ask(name, "triage", access=[{"name": "tickets"}, {"name": "pods"}], **spec)
+    return play.phase(name, "Active")
+
+
+@pytest.fixture
+def pilot(play: Play) -> None:
+    """A pilot that may do both, and may delegate to itself."""
+    play.ready_pilot("triage", access=[manifests.tool(), PODS], delegation={"to": ["triage"], "maxDepth": 2})
+
+
+def make_pods(play: Play, *names: str) -> None:
+    """Pods that nothing runs: there are no nodes."""
+    account = places.core("serviceaccounts", play.namespace, "default")
+    until(lambda: play.admin.find(account), "the namespace has its account")
+    for name in names:
+        containers = [{"name": "main", "image": "registry.example.org/none"}]
+        body = {"metadata": {"name": name}, "spec": {"containers": containers}}
+        play.admin.create(places.core("pods", play.namespace), body)
+
+
+def test_the_log_tells_what_a_grant_asked_the_api_server_for(
+    play: Play, cluster: Cluster, tmp_path: Path
+) -> None:
+    """Two Pods were read and one deletion was refused, with this grant's token; the status sums it up."""
+    make_pods(play, "web-0", "web-1")
+    grant = working(play, "watch")
+    agent = Agent(play, cluster, "watch", tmp_path)
+    for name in ("web-0", "web-1"):
+        assert agent.kubectl("get", "pod", name).returncode == 0
+    row = seen(play, grant, verb="get", resource="pods")
+    assert (row["namespace"], row["refused"]) == (play.namespace, 0)
+    assert set(row["names"]) <= {"web-0", "web-1"}
+    (token,) = row["entry"].data["tokens"]
+    told = grant["status"]["credential"]["kubernetes"]["credentialID"].removeprefix("JTI=")
+    assert (token["credentialID"], token["isKnown"]) == (told, True)
+    issued = entries(play, grant, EntryType.GRANT_ISSUED)[0].entry.data["credential"]["kubernetes"]
+    assert issued["credentialID"].removeprefix("JTI=") == told
+
+    assert "forbidden" in agent.kubectl("delete", "pod", "web-0", "--wait=false").stderr.lower()
+    # The second entry comes with the grant's end, well before its minute is over.
+    play.admin.patch(play.grants("watch"), {"spec": {"completed": True}})
+    assert seen(play, grant, verb="delete", resource="pods")["refused"] >= 1
+
+    def summed() -> Document | None:
+        usage: Document = play.status(play.grants("watch")).get("usage", {})
+        return usage if usage.get("refused") else None
+
+    usage = until(summed, "the status tells of the refusal", seconds=90)
+    lines = entries(play, grant, EntryType.ACCESS_SEEN)
+    assert usage["requests"] == sum(line.entry.data["requests"] for line in lines)
+    assert usage["refused"] == sum(line.entry.data["refused"] for line in lines)
+    assert usage["firstUsed"] <= usage["lastUsed"]
+    assert all(line.entry.data["pilot"] == "triage" for line in lines)
+
+
+def test_an_agent_tells_what_it_does(play: Play, cluster: Cluster, doors: Doors, tmp_path: Path) -> None:
+    """Three tool calls by token, an action by certificate, one by a child: each in the log, each tied."""
+    grant = working(play, "agent")
+    agent = Agent(play, cluster, "agent", tmp_path)
+    answers = [doors.report(call(number), token=agent.token) for number in range(3)]
+    assert [status for status, _ in answers] == [201, 201, 201]
+    action = {"kind": "action", "attributes": {"pilotidentity.action": "comment"}}
+    status, answer = doors.report(action, client=agent.pair)
+    assert status == 201, answer
+
+    lines = entries(play, grant, EntryType.ACTIVITY_RECORDED)
+    assert [line.index for line in lines] == [answer["index"] for _, answer in answers] + [answer["index"]]
+    assert lines[0].entry.data["activities"] == [call(0)]
+    assert [line.entry.data["authentication"]["method"] for line in lines] == ["JWT-SVID"] * 3 + ["X509-SVID"]
+
+    child = play.ask("child", "triage", parent="agent", access=[{"name": "tickets"}], duration="5m")
+    play.phase("child", "Active")
+    assert doors.report(call(9), token=Agent(play, cluster, "child", tmp_path).token)[0] == 201
+    (line,) = entries(play, child, EntryType.ACTIVITY_RECORDED)
+    assert [ancestor["grant"] for ancestor in line.entry.data["delegation"]] == ["agent"]
+
+    def chained() -> Document | None:
+        usage: Document = play.status(play.grants("agent")).get("usage", {})
+        return usage if usage.get("chained") else None
+
+    usage = until(chained, "the parent's status tells of its child", seconds=90)
+    assert (usage["activities"], usage["chained"]["activities"]) == (4, 1)
+
+
+def test_nothing_is_taken_after_the_end(play: Play, cluster: Cluster, doors: Doors, tmp_path: Path) -> None:
+    """The credentials are good by themselves for minutes; the endpoint refuses them at once."""
+    grant = working(play, "short")
+    agent = Agent(play, cluster, "short", tmp_path)
+    assert doors.report(call(0), token=agent.token)[0] == 201
+    play.admin.patch(play.grants("short"), {"spec": {"revoke": {"reason": "seen enough"}}})
+    play.phase("short", "Closing", "Revoked")
+    for shown in ({"token": agent.token}, {"client": agent.pair}):
+        status, answer = doors.report(call(1), **shown)
+        assert status == 403
+        assert "nothing is recorded after a grant's end" in answer["error"]
+    assert len(entries(play, grant, EntryType.ACTIVITY_RECORDED)) == 1
+
+
+def test_only_the_api_server_tells_what_was_accessed(
+    play: Play, cluster: Cluster, doors: Doors, tmp_path: Path
+) -> None:
+    """Neither a stranger nor another client of the same authority nor a grant is believed."""
+    working(play, "liar")
+    batch = {"kind": "EventList", "apiVersion": "audit.k8s.io/v1", "items": []}
+    assert doors.post(doors.webhook_port, "/v1/audit-events", batch)[0] == 401
+    other = doors.authority.user("kubelet", (), datetime.now(UTC)).write(tmp_path, "kubelet")
+    assert doors.post(doors.webhook_port, "/v1/audit-events", batch, client=other)[0] == 401
+    agent = Agent(play, cluster, "liar", tmp_path)
+    assert doors.post(doors.webhook_port, "/v1/audit-events", batch, token=agent.token)[0] == 401
+    stranger = pki.Authority("stranger", datetime.now(UTC)).user("kube-apiserver", (), datetime.now(UTC))
+    for pair in (agent.pair, stranger.write(tmp_path, "stranger")):
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            doors.post(doors.webhook_port, "/v1/audit-events", batch, client=pair)
+
+
+def test_what_is_accessed_while_the_operator_is_down_is_told_afterwards(
+    play: Play, cluster: Cluster, operator: Installation, tmp_path: Path
+) -> None:
+    """The API server sends again what nobody took."""
+    grant = working(play, "outage")
+    agent = Agent(play, cluster, "outage", tmp_path)
+    operator.operator.kill()
+    assert agent.kubectl("get", "pods", "-o", "json").returncode == 0
+    operator.start_operator()
+    row = seen(play, grant, verb="list", resource="pods")
+    assert row["requests"] == 1
+    assert json.dumps(row["entry"].data).count("eyJ") == 0  # no token

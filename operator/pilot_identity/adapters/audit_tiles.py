@@ -1,0 +1,119 @@
+"""Compacted bundles in ConfigMaps: written once, read back, listed without their contents."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from pilot_identity.adapters.kubernetes import paths
+from pilot_identity.adapters.kubernetes.api import METADATA_LIST, METADATA_ONLY, Api, NotFound
+from pilot_identity.core.audit.compacted import NAME_PREFIX, Compacted, TileName
+from pilot_identity.core.audit.groups import BrokenLogError
+from pilot_identity.core.audit.recollection import ANNOTATION, pack
+from pilot_identity.core.audit.tiles import WIDTH
+from pilot_identity.core.resources.metadata import GROUP
+from pilot_identity.ports import Conflict
+
+TILE_LABEL = {f"{GROUP}/audit": "tile"}
+_MAX_PARTS = 32
+
+Stored = tuple[TileName, Mapping[str, str], Mapping[str, str]]
+
+
+class TileConfigMaps:
+    """The bundles of one namespace's log."""
+
+    def __init__(self, api: Api, namespace: str) -> None:
+        self._api = api
+        self._namespace = namespace
+
+    async def recollections(self) -> AsyncIterator[tuple[int, str]]:
+        """Yield of each bundle its first entry and its recollection as packed, in order; no contents.
+
+        Raises:
+            BrokenLogError: a ConfigMap of the prefix is named as no bundle is.
+        """
+        path = paths.core(self._namespace, "configmaps")
+        selector = f"{GROUP}/audit=tile"
+        async for item in self._api.pages(path, label_selector=selector, accept=METADATA_LIST):
+            metadata = item["metadata"]
+            if not metadata["name"].startswith(NAME_PREFIX):
+                continue  # the admission policy guards names; anyone may set a label
+            name = TileName.parse(metadata["name"])
+            if not name.part:
+                yield name.first, (metadata.get("annotations") or {}).get(ANNOTATION, "")
+
+    async def covers(self, index: int) -> bool:
+        """Whether the bundle of an entry is stored."""
+        path = paths.core(self._namespace, "configmaps", str(TileName(index // WIDTH * WIDTH)))
+        try:
+            await self._api.call("GET", path, accept=METADATA_ONLY)
+        except NotFound:
+            return False
+        return True
+
+    async def read(self, first: int) -> Compacted | None:
+        """Read a bundle; `None` where it is not committed.
+
+        Raises:
+            BrokenLogError: what is stored is no whole bundle.
+        """
+        try:
+            last = await self._get(TileName(first))
+        except NotFound:
+            return None
+        parts = [last]
+        try:
+            count = int(last[1].get("parts", ""))
+            for number in range(1, min(count, _MAX_PARTS)):
+                parts.append(await self._get(TileName(first, number)))
+        except (ValueError, NotFound) as error:
+            raise BrokenLogError(f"{TileName(first)}: it is not whole: {error}") from error
+        return Compacted.from_config_maps(parts)
+
+    async def write(self, bundle: Compacted) -> None:
+        """Write a bundle, or find that it is there: its name is taken only by itself.
+
+        Raises:
+            BrokenLogError: something else stands there under its name.
+        """
+        config_maps = await asyncio.to_thread(bundle.config_maps)
+        packed = await asyncio.to_thread(pack, bundle.entries)
+        for name, data, binary in config_maps:
+            annotations = {ANNOTATION: packed} if packed and not name.part else {}
+            body = {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {
+                    "name": str(name),
+                    "namespace": self._namespace,
+                    "labels": TILE_LABEL,
+                    "annotations": annotations,
+                },
+                "immutable": True,
+                "data": dict(data),
+                "binaryData": dict(binary),
+            }
+            try:
+                await self._api.create(paths.core(self._namespace, "configmaps"), body)
+            except Conflict:
+                if not name.part:
+                    await self._require_same(bundle)
+                elif (await self._get(name))[2] != binary:
+                    # Of another version of zlib: the pieces would not fit together.
+                    raise BrokenLogError(f"{name}: another piece than this version makes stands there") from None
+
+    async def _require_same(self, bundle: Compacted) -> None:
+        """Compare what is inside; gzip's bytes differ between versions of zlib."""
+        found = await self.read(bundle.first)
+        if found is None or (found.entries, found.leaves, found.edge) != (
+            bundle.entries,
+            bundle.leaves,
+            bundle.edge,
+        ):
+            raise BrokenLogError(f"{TileName(bundle.first)}: another bundle than the log's stands there")
+
+    async def _get(self, name: TileName) -> Stored:
+        found: Mapping[str, Any] = await self._api.get(paths.core(self._namespace, "configmaps", str(name)))
+        return name, found.get("data") or {}, found.get("binaryData") or {}

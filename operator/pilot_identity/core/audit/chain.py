@@ -1,0 +1,204 @@
+"""The chain: what a writer knows of the log that it extends, and when a part of it may be compacted.
+
+A group's name orders the writers only as long as the group stands: once it is compacted and deleted, a
+writer that slept could take its name again. Two rules keep that from forking the log. A group is deleted
+only when it has stood for `GRACE_SECONDS`, and after the bundle that has its entries was written. A writer
+whose group was created within that time of its last certain knowledge of the head met every rival's group
+that there was; otherwise it looks for the bundle before it believes that its group counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pilot_identity.core.audit.checkpoint import LogVerifier
+from pilot_identity.core.audit.compacted import Compacted
+from pilot_identity.core.audit.groups import BrokenLogError, Group, group_name
+from pilot_identity.core.audit.merkle import Frontier, leaf_hash
+from pilot_identity.core.audit.proofs import join
+from pilot_identity.core.audit.tiles import WIDTH
+
+GRACE_SECONDS = 30.0
+"""Three times what a request of a writer may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A group that is stored and not deleted.
+
+    Attributes:
+        since: by the writer's own monotonic clock; it stood no later.
+        is_stray: no part of the log, but of a writer that came too late; nobody was told that it counts.
+    """
+
+    extends: int
+    size: int
+    uid: str
+    since: float
+    is_stray: bool = False
+
+    @property
+    def name(self) -> str:
+        """The ConfigMap's."""
+        return group_name(self.extends)
+
+
+class Chain:
+    """The tree's right edge, the groups that stand, and how far the log is compacted.
+
+    Attributes:
+        frontier: the tree up to the newest group.
+        sealed: how many entries are in bundles.
+        edge: the tree's right edge there.
+    """
+
+    def __init__(self) -> None:
+        self.frontier = Frontier()
+        self.sealed = 0
+        self.edge: tuple[bytes, ...] = ()
+        self._standing: dict[int, Standing] = {}
+        self._roots: dict[int, bytes] = {}
+
+    @property
+    def size(self) -> int:
+        """How many entries the log has, as far as this writer knows."""
+        return self.frontier.size
+
+    def begin_at(self, bundle: Compacted, verifier: LogVerifier) -> None:
+        """Take the log up at the end of its last bundle.
+
+        Raises:
+            BrokenLogError: the edge is not that of the signed head.
+            CheckpointError: the head is not signed by the log's key.
+        """
+        head = verifier.open(bundle.note)
+        if (head.size, head.root) != (bundle.size, join(bundle.edge)):
+            raise BrokenLogError(f"the bundle from {bundle.first} on does not end as its signed head says")
+        self.frontier = bundle.frontier()
+        self.sealed, self.edge = bundle.size, bundle.edge
+
+    def add(self, group: Group, standing: Standing, verifier: LogVerifier | None = None) -> Sequence[bytes]:
+        """Go on over a group; returns those of its entries that are new.
+
+        Args:
+            group: as it is stored; it may begin before the end of the last bundle, and end there too.
+            standing: where it stands.
+            verifier: checks its head; `None` where this writer signed it.
+
+        Raises:
+            BrokenLogError: it does not follow, or its signed root is not that of the entries.
+            CheckpointError: its head is not signed by the log's key.
+        """
+        if group.size <= self.size:
+            self._standing[standing.extends] = standing
+            return ()
+        if group.extends > self.size or (group.extends < self.size and self.size != self.sealed):
+            raise BrokenLogError(f"{group.name}: the log goes on at size {self.size}; a group is missing")
+        new = group.entries[self.size - group.extends :]
+        after, roots = self.frontier.copy(), dict[int, bytes]()
+        for entry in new:
+            after.append(leaf_hash(entry))
+            if after.size % WIDTH == 0:
+                roots[after.size] = after.root()
+        if verifier is not None:
+            head = verifier.open(group.note)
+            if (head.size, head.root) != (after.size, after.root()):
+                raise BrokenLogError(
+                    f"{group.name}: its checkpoint says size {head.size} with root {head.root.hex()}; "
+                    f"its entries make size {after.size} with root {after.root().hex()}"
+                )
+        self.frontier = after
+        self._roots |= roots
+        self._standing[standing.extends] = standing
+        return new
+
+    def pass_over(self, bundle: Compacted, verifier: LogVerifier) -> Sequence[bytes]:
+        """Go on over a bundle that another writer made of groups that this one never saw.
+
+        Returns:
+            Those of its entries that are new.
+
+        Raises:
+            BrokenLogError: it does not go on from what this writer knows.
+            CheckpointError: its head is not signed by the log's key.
+        """
+        if not bundle.first <= self.size < bundle.size:
+            raise BrokenLogError(f"the log goes on at size {self.size}, not at the bundle from {bundle.first}")
+        new = bundle.entries[self.size - bundle.first :]
+        after = self.frontier.copy()
+        for entry in new:
+            after.append(leaf_hash(entry))
+        head = verifier.open(bundle.note)
+        if not head.root == after.root() == join(bundle.edge) or head.size != after.size:
+            raise BrokenLogError(f"the bundle from {bundle.first} on is not what this writer knows went before")
+        self.frontier = after
+        self.sealed, self.edge = bundle.size, bundle.edge
+        return new
+
+    def stray(self, standing: Standing) -> None:
+        """Note a group that is to be deleted, because it is no part of the log."""
+        self._standing[standing.extends] = replace(standing, is_stray=True)
+
+    def next_bundle(self, now: float) -> Sequence[Standing]:
+        """The groups of the next bundle, in order, if all its entries are there and have stood long enough."""
+        end = self.sealed + WIDTH
+        if self.size < end:
+            return ()
+        groups = sorted(
+            (
+                one
+                for one in self._standing.values()
+                if not one.is_stray and one.extends < end and one.size > self.sealed
+            ),
+            key=lambda one: one.extends,
+        )
+        return groups if all(one.since + GRACE_SECONDS <= now for one in groups) else ()
+
+    def seal(self, bundle: Compacted) -> None:
+        """Note that a bundle is stored.
+
+        Raises:
+            BrokenLogError: it is not the log's next, as this writer knew it when it was there.
+        """
+        self.require(bundle)
+        self._roots.pop(bundle.size, None)
+        self.sealed, self.edge = bundle.size, bundle.edge
+
+    def require(self, bundle: Compacted) -> None:
+        """Make sure that a bundle's root is the one that the tree had at that size.
+
+        Raises:
+            BrokenLogError: it is another.
+        """
+        if bundle.first != self.sealed or self._roots.get(bundle.size) != join(bundle.edge):
+            raise BrokenLogError(
+                f"the groups from {bundle.first} to {bundle.size} are not what was committed: they make root "
+                f"{join(bundle.edge).hex()}"
+            )
+
+    def spent(self, now: float) -> Sequence[Standing]:
+        """The groups that may be deleted, the oldest first: they are in bundles, and none is the newest."""
+        return sorted(
+            (
+                one
+                for one in self._standing.values()
+                if one.is_stray
+                or (one.size <= self.sealed and one.size < self.size and one.since + GRACE_SECONDS <= now)
+            ),
+            key=lambda one: one.extends,
+        )
+
+    def date(self, standing: Standing, *, since: float) -> None:
+        """Note that a group stands for longer than it was known."""
+        if self._standing.get(standing.extends) == standing:
+            self._standing[standing.extends] = replace(standing, since=since)
+
+    def gone(self, standing: Standing) -> None:
+        """Note that a group does not stand any more."""
+        self._standing.pop(standing.extends, None)
+
+    @property
+    def groups(self) -> int:
+        """How many groups stand."""
+        return len(self._standing)

@@ -1,0 +1,159 @@
+"""An Approval's own life: given, then counted, void or refused, and never used twice.
+
+Whether a grant or a pilot goes on is decided there (`grants.approving`, `reviews`); here the Approval is told
+what became of it. It follows its subject's status, so that a restart changes nothing: what a decision names
+was used.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+
+import msgspec
+
+from pilot_identity.core.audit.entries import Entry
+from pilot_identity.core.decisions.fresh import Moment
+from pilot_identity.core.decisions.given import given, void
+from pilot_identity.core.decisions.grants.approving import Question, judge
+from pilot_identity.core.decisions.plan import Notice, Owner, Plan
+from pilot_identity.core.decisions.reviews import ReviewQuestion, judge_review
+from pilot_identity.core.resources import Approval, PilotIdentity, StagePolicy, TaskGrant
+from pilot_identity.core.resources.conditions import ConditionType, Finding, Reason, find, settle
+
+SEEN_WITHIN = dt.timedelta(seconds=5)
+"""How long after an approval was made its subject may not have been seen yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalSeen:
+    """All that is known of an Approval.
+
+    Attributes:
+        subject: what it names, if it is there and has the UID that it names.
+        stage: the effective stage of the pilot, or of a grant's pilot.
+        ancestors: the grants that a grant descends from.
+    """
+
+    approval: Approval
+    subject: TaskGrant | PilotIdentity | StagePolicy | None
+    stage: StagePolicy | None = None
+    ancestors: tuple[TaskGrant, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What an Approval is told.
+
+    Attributes:
+        used_by: what it was counted for; empty where it was not.
+        was_heard: whether it has a say as things are, so that the log has it.
+    """
+
+    reason: Reason
+    message: str
+    used_by: str = ""
+    was_heard: bool = False
+
+
+def decide_approval(seen: ApprovalSeen, moment: Moment) -> Plan:
+    """Decide what an Approval is told."""
+    approval = seen.approval
+    if approval.metadata.is_deleting or approval.status.used:
+        return Plan()
+    told = _tell(seen, moment.now)
+    is_dead = told.reason in {Reason.VOID, Reason.REFUSED}
+    is_counted = told.reason is Reason.COUNTED
+    findings = [Finding(ConditionType.READY, status=is_counted, reason=told.reason, message=told.message)]
+    if is_dead:
+        findings.append(Finding(ConditionType.STALLED, status=True, reason=told.reason, message=told.message))
+    generation = approval.metadata.generation
+    wanted = msgspec.structs.replace(
+        approval.status,
+        observed_generation=generation,
+        used=is_counted,
+        used_by=told.used_by,
+        conditions=settle(approval.status.conditions, findings, generation=generation, now=moment.now),
+    )
+    made_at = approval.metadata.creation_timestamp
+    recheck_at = (
+        made_at + SEEN_WITHIN if seen.subject is None and made_at is not None and not is_dead else None
+    )
+    if wanted == approval.status:
+        return Plan(recheck_at=recheck_at)
+    entries: list[Entry] = []
+    if told.was_heard:
+        entries.append(given(approval, moment.now))
+    notices: tuple[Notice, ...] = ()
+    before = find(approval.status.conditions, ConditionType.READY)
+    if is_dead and (before is None or before.reason != told.reason):
+        entries.append(void(approval, told.reason, told.message, moment.nonce, moment.now))
+        owner = Owner(approval.key, approval.metadata.uid)
+        notices = (Notice(owner, "Warning", told.reason, "Count", told.message),)
+    return Plan(entries=tuple(entries), status=lambda _: wanted, notices=notices, recheck_at=recheck_at)
+
+
+def _tell(seen: ApprovalSeen, now: dt.datetime) -> _Told:
+    match seen.subject:
+        case TaskGrant():
+            return _tell_of_grant(seen, seen.subject)
+        case PilotIdentity() if seen.approval.spec.purpose == "Review":
+            return _tell_of_review(seen.approval, seen.subject, seen.stage)
+        case None:
+            return _tell_of_nothing(seen.approval, now)
+        case _:
+            purpose = seen.approval.spec.purpose
+            return _Told(Reason.WAITING, f"this version counts no approvals of purpose {purpose} yet")
+
+
+def _tell_of_nothing(approval: Approval, now: dt.datetime) -> _Told:
+    """Each kind has a watch of its own: the approval of a new grant may be seen before the grant."""
+    subject, made_at = approval.spec.subject, approval.metadata.creation_timestamp
+    message = f"there is no {subject.kind} {subject.name!r} with UID {subject.uid} here"
+    is_young = made_at is not None and now < made_at + SEEN_WITHIN
+    return _Told(Reason.WAITING if is_young else Reason.VOID, message)
+
+
+def _tell_of_grant(seen: ApprovalSeen, grant: TaskGrant) -> _Told:
+    status, uid = grant.status, seen.approval.metadata.uid
+    decision = status.decision
+    if decision is not None and uid in {counted.uid for counted in decision.approvals}:
+        verb = "issued" if decision.allowed else "denied"
+        return _Told(Reason.COUNTED, f"{grant.key} was {verb} on it", str(grant.key), was_heard=True)
+    if decision is not None or status.phase.is_terminal:
+        ends = "" if status.phase.is_terminal else "; to end it set its spec.revoke"
+        return _Told(Reason.VOID, f"{grant.key} is {status.phase} and was decided without it{ends}")
+    return _tell_of_waiting(seen, grant)
+
+
+def _tell_of_waiting(seen: ApprovalSeen, grant: TaskGrant) -> _Told:
+    wait, stage, approval = grant.status.approval, seen.stage, seen.approval
+    question = Question(
+        grant,
+        seen.ancestors,
+        groups=stage.spec.approvals.groups if stage is not None else (),
+        digest=wait.digest if wait is not None else approval.spec.digest,
+        since=wait.since if wait is not None else None,
+    )
+    word = judge(question, approval)
+    if word.objection is not None:
+        return _Told(word.objection.reason, word.objection.message)
+    if stage is None or (wait is None and word.approves):
+        return _Told(Reason.WAITING, f"{grant.key} asks nobody yet: see its Ready condition")
+    if word.denies or wait is None:
+        return _Told(Reason.WAITING, f"it denies {grant.key}, which is about to end", was_heard=True)
+    so_far = f"{len(wait.approved_by)} of {wait.required} people have approved"
+    return _Told(Reason.WAITING, f"it counts; {so_far} {grant.key}", was_heard=True)
+
+
+def _tell_of_review(approval: Approval, pilot: PilotIdentity, stage: StagePolicy | None) -> _Told:
+    reviewed = pilot.status.reviewed
+    if reviewed is not None and reviewed.uid == approval.metadata.uid:
+        message = f"{pilot.key} was reviewed by it"
+        return _Told(Reason.COUNTED, message, str(pilot.key), was_heard=True)
+    if pilot.status.review_owed is None:
+        return _Told(Reason.VOID, f"{pilot.key} owes no review")
+    verdict = judge_review(ReviewQuestion.of(pilot, pilot.status.review_owed, stage), approval)
+    if verdict is None:
+        return _Told(Reason.WAITING, f"it counts as the review of {pilot.key}", was_heard=True)
+    return _Told(verdict.reason, verdict.message)

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+
+from pilot_identity.core.activity.rate import MAX_BUCKETS, Allowance, Rate
+
+NOW = dt.datetime(2026, 6, 1, 12, 0, 0, tzinfo=dt.UTC)
+PLENTY = Allowance(per_second=1e9, burst=1e9)
+
+
+def after(seconds: float) -> dt.datetime:
+    """A moment."""
+    return NOW + dt.timedelta(seconds=seconds)
+
+
+def test_a_burst_is_taken_and_then_as_much_as_time_brings() -> None:
+    """Two a second, ten at once."""
+    rate = Rate(Allowance(2.0, 10.0), PLENTY)
+    assert rate.take("a", 10, NOW) == 0
+    assert rate.take("a", 1, NOW) == pytest.approx(0.5)
+    assert rate.take("a", 1, after(0.5)) == 0
+    assert rate.take("a", 4, after(1.5)) == pytest.approx(1.0)
+    assert rate.take("a", 4, after(2.5)) == 0
+
+
+def test_what_was_refused_costs_nothing() -> None:
+    """Trying again and again does not make the wait longer."""
+    rate = Rate(Allowance(1.0, 1.0), PLENTY)
+    assert rate.take("a", 1, NOW) == 0
+    assert [rate.take("a", 1, NOW) for _ in range(5)] == [1.0] * 5
+
+
+def test_one_grant_does_not_spend_anothers() -> None:
+    """Each has its own."""
+    rate = Rate(Allowance(1.0, 1.0), PLENTY)
+    assert rate.take("a", 1, NOW) == 0
+    assert rate.take("b", 1, NOW) == 0
+
+
+def test_all_together_are_bounded() -> None:
+    """However many grants there are."""
+    rate = Rate(PLENTY, Allowance(1.0, 3.0))
+    assert [rate.take(f"grant-{number}", 1, NOW) for number in range(4)] == [0, 0, 0, 1.0]
+
+
+def test_a_clock_that_is_set_back_gives_nothing_away() -> None:
+    """Nor does it take anything."""
+    rate = Rate(Allowance(1.0, 1.0), PLENTY)
+    assert rate.take("a", 1, NOW) == 0
+    assert rate.take("a", 1, after(-60)) == 1.0
+    assert rate.take("a", 1, after(-59)) == 0
+
+
+def test_no_more_than_so_many_grants_are_remembered() -> None:
+    """Memory is bounded; who was not heard of for longest starts anew."""
+    rate = Rate(Allowance(1.0, 1.0), PLENTY)
+    for number in range(MAX_BUCKETS + 1):
+        assert rate.take(f"grant-{number}", 1, NOW) == 0
+    assert rate.take("grant-0", 1, NOW) == 0
+    assert rate.take(f"grant-{MAX_BUCKETS}", 1, NOW) == 1.0
