@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 RUN := PYTHONPATH=operator $(VENV)/bin
 LOCK := requirements-dev.lock
+# How many control planes tell stories side by side; each takes about 600 MB.
+STORIES ?= 2
 
 .PHONY: help demo test lint unit e2e bench cluster cluster-down cluster-status image-check lock clean
 
@@ -33,10 +35,11 @@ lint: $(VENV)/.installed ## ruff, mypy, import contracts
 	@cd operator && ../$(VENV)/bin/lint-imports --config ../pyproject.toml
 
 unit: $(VENV)/.installed ## Fast tests, with doctests and branch coverage
-	@$(RUN)/pytest tests operator --doctest-modules --cov --cov-branch --cov-report=term-missing:skip-covered
+	@$(RUN)/pytest tests operator --numprocesses=2 --dist=loadfile --doctest-modules --cov --cov-branch --cov-report=term-missing:skip-covered
 
 e2e: $(VENV)/.installed ## Stories on a real API server
-	@$(RUN)/python -m pytest e2e --durations=10
+	@$(RUN)/python -m e2e.controlplane prepare
+	@$(RUN)/python -m pytest e2e --numprocesses=$(STORIES) --dist=loadfile --durations=15
 
 bench: $(VENV)/.installed ## The benchmark; writes e2e/bench/results.{json,md}
 	@$(RUN)/python -m e2e.bench

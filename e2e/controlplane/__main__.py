@@ -1,4 +1,4 @@
-"""`python -m e2e.controlplane up|down|status|user`: a control plane for a person to play with.
+"""`python -m e2e.controlplane up|down|status|user|prepare`: a control plane for a person to play with.
 
 `up` writes one line on standard output, the `export` line, so that `eval "$(… up)"` does what one hopes.
 """
@@ -18,7 +18,7 @@ from e2e.controlplane.component import Component
 from e2e.controlplane.errors import ClusterError
 from e2e.controlplane.given import GivenCluster
 from e2e.controlplane.lasting import Lasting, export_line
-from e2e.controlplane.pick import ASSETS_BY, assets_programs
+from e2e.controlplane.pick import ASSETS_BY, Circumstances, Source, assets_programs, choices
 from e2e.controlplane.programs import Programs, on_path
 from e2e.controlplane.recipe import cache_directory
 from e2e.installation import Installation
@@ -30,25 +30,30 @@ INTERRUPTED = 130  # as shells have it
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do as told; the exit code."""
     options = _parser().parse_args(arguments)
-    lasting = Lasting(cache_directory())
     try:
-        match options.command:
-            case "up":
-                return up(lasting, options.kubeconfig)
-            case "down":
-                stopped = lasting.down()
-                tell(f"stopped {', '.join(sorted(stopped))}" if stopped else "nothing was running")
-                return 0
-            case "user":
-                return user(lasting, options.name, options.group)
-            case _:
-                return status(lasting)
+        return _do(options, Lasting(cache_directory()))
     except ClusterError as error:
         tell(str(error))
         return 1
     except KeyboardInterrupt:
         tell("interrupted: nothing is left running")
         return INTERRUPTED
+
+
+def _do(options: argparse.Namespace, lasting: Lasting) -> int:
+    match options.command:
+        case "up":
+            return up(lasting, options.kubeconfig)
+        case "down":
+            stopped = lasting.down()
+            tell(f"stopped {', '.join(sorted(stopped))}" if stopped else "nothing was running")
+            return 0
+        case "prepare":
+            return prepare()
+        case "user":
+            return user(lasting, options.name, options.group)
+        case _:
+            return status(lasting)
 
 
 def up(lasting: Lasting, kubeconfig: Path | None) -> int:
@@ -93,6 +98,18 @@ def user(lasting: Lasting, name: str, groups: Sequence[str]) -> int:
     return 0
 
 
+def prepare() -> int:
+    """Build what stories need before they start, where a person can watch it; say which cluster they pick.
+
+    Stories that run side by side each say so too, but pytest keeps that to itself.
+    """
+    choice = next(choices(Circumstances(os.environ)))
+    tell(f"cluster: {choice.source}: {choice.reason}")
+    if choice.source is Source.BUILT:
+        build()
+    return 0
+
+
 def tell(line: str) -> None:
     """A line for the person, not for the shell."""
     print(line, file=sys.stderr, flush=True)
@@ -123,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("up", help="start one, or find the running one; print the export line")
     commands.add_parser("down", help="stop it and remove its data")
     commands.add_parser("status", help="tell what runs")
+    commands.add_parser("prepare", help="build what the stories need, if anything")
     person = commands.add_parser("user", help="a kubeconfig for a user, by client certificate")
     person.add_argument("name")
     person.add_argument("--group", action="append", default=[])
