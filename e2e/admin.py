@@ -145,7 +145,7 @@ class Admin:
         connection = http.client.HTTPSConnection(self._host, context=self._trust, timeout=TIMEOUT_S)
         query = f"watch=true&resourceVersion={revision}&allowWatchBookmarks=true&timeoutSeconds=3000"
         try:
-            connection.request("GET", f"{path}?{query}", headers=self._headers)
+            connection.request("GET", f"{path}{'&' if '?' in path else '?'}{query}", headers=self._headers)
             return Stream(connection, connection.getresponse())
         except (OSError, http.client.HTTPException):
             connection.close()

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import http.client
+import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from e2e import places
-from e2e.admin import Admin
+from e2e.admin import Admin, Document
+from e2e.sightings import Sightings
 from pilot_identity.core.audit.checkpoint import LogVerifier
 from pilot_identity.core.audit.entries import EntryType, RecordedEntry, decode_entry
-from pilot_identity.core.audit.groups import NAME_PREFIX, Group, follow
-from pilot_identity.core.audit.merkle import Frontier
+from pilot_identity.core.audit.groups import NAME_PREFIX, Group
+from pilot_identity.core.audit.reader import ConfigMapLog
+from pilot_identity.core.audit.verify import verify
 
+LATE = sys.maxsize
+SELECTOR = "pilotidentity.dev/audit%%20in%%20(%s)"
 ISSUING = frozenset(
     {
         EntryType.PILOT_REGISTERED,
@@ -30,7 +36,7 @@ class Line:
     """One entry of the log.
 
     Attributes:
-        revision: etcd's, when the entry's group was created; a group never changes.
+        revision: etcd's, when the entry's group was created; `LATE` where it was compacted unseen.
     """
 
     index: int
@@ -87,24 +93,61 @@ class Trail:
         return self._by_credential.get(credential_id)
 
 
-def read_trail(admin: Admin) -> Trail:
-    """Read the whole log.
+def watch_groups(admin: Admin) -> Sightings:
+    """Watch the log's groups, as a context manager: of those that are compacted only this knows revisions."""
+    return Sightings(admin, f"{places.core('configmaps')}?labelSelector={SELECTOR % 'group'}")
 
-    Raises:
-        BrokenLogError, CheckpointError: it does not verify.
+
+def read_trail(admin: Admin, groups: Sightings | None = None) -> Trail:
+    """Read the whole log, groups and bundles, and verify it as `kubectl pilot audit verify` does.
+
+    Args:
+        admin: who reads.
+        groups: has watched them since before any was compacted that matters.
     """
-    verifier = LogVerifier.parse(admin.get(places.core("configmaps", name="audit-verifier"))["data"]["vkey"])
-    listed = admin.get(places.core("configmaps") + "?labelSelector=pilotidentity.dev/audit%3Dgroup")
-    stored = sorted(listed["items"], key=lambda item: str(item["metadata"]["name"]))
-    frontier, lines = Frontier(), list[Line]()
+    stored = _stored(admin)
+    entries = _verified(admin, stored)
+    revisions = _revisions([*stored, *(seen.object for seen in groups.all())] if groups else stored)
+    return Trail(
+        [Line(index, revisions.get(index, LATE), decode_entry(entry)) for index, entry in enumerate(entries)]
+    )
+
+
+def _revisions(items: Iterable[Document]) -> dict[int, int]:
+    """When each entry's group was created, of all groups that were ever seen."""
+    revisions: dict[int, int] = {}
+    for item in items:
+        name, revision = str(item["metadata"]["name"]), int(item["metadata"]["resourceVersion"])
+        if name.startswith(NAME_PREFIX):
+            group = Group.from_data(name, item["data"])
+            for index in range(group.extends, group.size):
+                # A deletion is told with a later one.
+                revisions[index] = min(revision, revisions.get(index, revision))
+    return revisions
+
+
+def read_entries(admin: Admin) -> list[bytes]:
+    """Every entry of the log, which verified, as it stands there."""
+    return _verified(admin, _stored(admin))
+
+
+def _stored(admin: Admin) -> list[Document]:
+    path = f"{places.core('configmaps')}?labelSelector={SELECTOR % 'group,tile'}"
+    try:
+        listed = admin.get(path)["items"]
+    except (OSError, http.client.HTTPException):
+        # The server was killed, or closed a connection that was idle for long: the next one is new.
+        listed = admin.get(path)["items"]
+    stored = sorted(listed, key=lambda item: str(item["metadata"]["name"]))
     for item in stored:
-        name, revision = item["metadata"]["name"], int(item["metadata"]["resourceVersion"])
-        assert name.startswith(NAME_PREFIX)
-        assert item["immutable"], f"{name} could be changed"
-        group = Group.from_data(name, item["data"])
-        frontier = follow(frontier, group, verifier)
-        lines += (
-            Line(group.extends + offset, revision, decode_entry(encoded))
-            for offset, encoded in enumerate(group.entries)
-        )
-    return Trail(lines)
+        assert item["immutable"], f"{item['metadata']['name']} could be changed"
+    return stored
+
+
+def _verified(admin: Admin, stored: list[Document]) -> list[bytes]:
+    verifier = LogVerifier.parse(admin.get(places.core("configmaps", name="audit-verifier"))["data"]["vkey"])
+    entries: list[bytes] = []
+    report, _ = verify(ConfigMapLog(lambda: stored), verifier, observe=lambda _, entry: entries.append(entry))
+    assert report.is_sound, report.findings
+    assert report.unproven_from == len(entries)
+    return entries

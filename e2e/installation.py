@@ -61,12 +61,17 @@ def _probes(user: str) -> dict[str, Any]:
 
 
 class Installation:
-    """One installation of the chart on a cluster."""
+    """One installation of the chart on a cluster.
+
+    Attributes:
+        account: where the operator's CA and token are once a replica was made, as kubelet would mount them.
+    """
 
     def __init__(self, cluster: Cluster, *, directory: Path | None = None) -> None:
         self.cluster = cluster
         self._directory = directory or cluster.ca.parent / "operator"
         self._directory.mkdir(parents=True, exist_ok=True)
+        self.account = self._directory / "serviceaccount"
         self._replicas: list[Component] = []
         self._ports: dict[str, int] = {}
 
@@ -201,7 +206,7 @@ class Installation:
 
     def _service_account_directory(self) -> Path:
         """What kubelet would mount: the CA and a token of the chart's own account."""
-        directory = self._directory / "serviceaccount"
+        directory = self.account
         directory.mkdir(exist_ok=True)
         (directory / "ca.crt").write_bytes(self.cluster.ca.read_bytes())
         token = self.cluster.kubectl("-n", NAMESPACE, "create", "token", RELEASE, "--duration=24h")

@@ -16,6 +16,7 @@ import pytest
 from e2e.bad_input.account import Account, account
 from e2e.bad_input.test_bad_input import Kubectl
 from e2e.controlplane.cluster import Cluster
+from e2e.squatter import CLEANER, squat
 
 HOME = "pilot-identity-system"
 AWAY = "operator-account"
@@ -131,7 +132,7 @@ def _without(document: Document, *path: str) -> Document:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def neighbourhood(kubectl: Kubectl, installed: object) -> Iterator[None]:
+def neighbourhood(kubectl: Kubectl, cluster: Cluster, installed: object) -> Iterator[None]:
     """A namespace with things that are not the operator's, a pilot and a grant, and credentials of both."""
     del installed
     kubectl("create", "namespace", AWAY)
@@ -158,7 +159,6 @@ def neighbourhood(kubectl: Kubectl, installed: object) -> Iterator[None]:
         "metadata": {"name": "foreign", "labels": OURS},
         "stringData": {"password": "foreign-password"},
     }
-    foreign_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "pilot-bundle-foreign"}}
     settings = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings", "labels": OURS}}
     foreign_binding = {
         "apiVersion": "rbac.authorization.k8s.io/v1",
@@ -171,9 +171,7 @@ def neighbourhood(kubectl: Kubectl, installed: object) -> Iterator[None]:
     workload = _without(_workload("attacked"), "metadata", "ownerReferences")
     for document in (pilot, grant, foreign_secret, settings, foreign_binding, workload):
         kubectl("create", "-n", AWAY, "-f", "-", stdin=json.dumps(document))
-    # One that was there before the chart: today only the cluster's own cleaners could still make it.
-    cleaner = ("--as=system:serviceaccount:kube-system:namespace-controller", "--as-group=system:masters")
-    kubectl("create", "-n", AWAY, "-f", "-", *cleaner, stdin=json.dumps(foreign_map))
+    squat(cluster, AWAY, "pilot-bundle-foreign")
     yield
     kubectl("patch", "pilotidentity", "attacked", "-n", AWAY, "--type=json", "-p",
             '[{"op": "remove", "path": "/metadata/finalizers/0"}]', check=False)  # fmt: skip
@@ -441,6 +439,13 @@ ATTACKS = (
         HOME_CONFIGMAPS,
         "set immutable to true",
         _configmap("audit-group-0000000000000000"),
+    ),
+    Attack(
+        "an audit tile that can be rewritten",
+        "POST",
+        HOME_CONFIGMAPS,
+        "set immutable to true",
+        _configmap("audit-tile-0000000000000000"),
     ),
     # ServiceAccounts
     Attack(
@@ -768,6 +773,17 @@ def test_a_grants_access_it_may_make_and_take_back(
     assert ask("PUT", f"{BINDINGS}/{name}-pods", binding).code == 403
     assert ask("DELETE", f"{BINDINGS}/{name}-pods").code == 200
     assert ask("DELETE", f"{ACCOUNTS}/{name}?dryRun=All").code == 200
+
+
+def test_a_grants_account_goes_though_it_lost_its_owner(
+    operator_account: Account, grant_account: str, kubectl: Kubectl
+) -> None:
+    """Whoever orphans what a grant owns, by the grant's DELETE, keeps no account of it."""
+    path = f"{ACCOUNTS}/{grant_account}"
+    strip = '[{"op": "remove", "path": "/metadata/ownerReferences"}]'
+    kubectl("patch", "serviceaccount", grant_account, "-n", AWAY, "--type=json", "-p", strip, *CLEANER)
+    assert "ownerReferences" not in operator_account.ask("GET", path).body["metadata"]
+    assert operator_account.ask("DELETE", f"{path}?dryRun=All").code == 200
 
 
 FORGERIES = (

@@ -17,6 +17,7 @@ import pytest
 from e2e.bad_input.test_bad_input import Kubectl
 from e2e.controlplane.cluster import Cluster
 from e2e.person import Person, made
+from e2e.squatter import squat
 
 HOME = "pilot-identity-system"
 TEAM = "people"
@@ -376,10 +377,63 @@ def test_nobody_else_touches_a_credential(as_: As, cluster: Cluster) -> None:
     assert wall in as_("mallory", "patch", secret, "--type=merge", "-p", hold).stderr
 
 
-def test_nobody_else_writes_a_bundle(as_: As) -> None:
-    """Verifiers take their trust from it."""
-    refused = as_("mallory", "create", "configmap", "pilot-bundle-sandbox", "--from-literal=bundle.pem=mine")
-    assert "only pilot-identity writes ConfigMaps pilot-bundle-" in refused.stderr
+@pytest.fixture(scope="module")
+def editor(kubectl: Kubectl) -> Callable[..., CompletedProcess[str]]:
+    """Runs kubectl as somebody who may edit the team's namespace, and nothing else."""
+    kubectl("-n", TEAM, "create", "rolebinding", "editor", "--clusterrole=edit", "--user=erin")
+
+    def run(*arguments: str) -> CompletedProcess[str]:
+        return kubectl(*arguments, "-n", TEAM, "--as", "erin", check=False)
+
+    deadline = time.monotonic() + 15
+    while run("auth", "can-i", "delete", "configmaps").returncode != 0:
+        assert time.monotonic() < deadline, "the API server knows of no binding within 15 s"
+        time.sleep(0.1)  # between two looks
+    return run
+
+
+@pytest.mark.parametrize("prefix", ["pilot-bundle-", "pilot-revoked-"])
+def test_nobody_else_touches_a_bundle_or_a_list(
+    prefix: str, editor: Callable[..., CompletedProcess[str]], as_: As, cluster: Cluster
+) -> None:
+    """Neither an editor of the namespace nor an admin makes, strips, holds, outnumbers or deletes one."""
+    wall = "only pilot-identity writes and deletes ConfigMaps pilot-bundle-… and pilot-revoked-…"
+    name = f"{prefix}guarded"
+    number = "pilotidentity.dev/number"
+    metadata = {"name": name, "labels": {"app.kubernetes.io/managed-by": "pilot-identity"}}
+    document = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"a": "ours"}}
+    _create(as_, f"system:serviceaccount:{HOME}:pilot-identity", document)
+    held = json.dumps({"metadata": {"finalizers": ["example.org/mine"]}})
+    for attempt in (
+        ("create", "configmap", f"{prefix}other", "--from-literal=bundle.pem=mine"),
+        ("label", "configmap", name, "app.kubernetes.io/managed-by-"),
+        ("annotate", "configmap", name, f"{number}=9223372036854775807"),
+        ("patch", "configmap", name, "--type=merge", "-p", '{"data": {"a": "mine"}}'),
+        ("patch", "configmap", name, "--type=merge", "-p", held),
+        ("delete", "configmap", name),
+        ("delete", "configmaps", "--all"),
+    ):
+        assert wall in editor(*attempt).stderr, attempt
+        assert wall in as_("mallory", *attempt).stderr, attempt
+    squat(cluster, TEAM, f"{prefix}before")
+    assert wall in editor("label", "configmap", f"{prefix}before", "a=b").stderr
+    assert editor("delete", "configmap", f"{prefix}before").returncode == 0, "what stood there before may go"
+
+
+def test_a_namespace_goes_with_its_bundles_and_lists(as_: As, cluster: Cluster, kubectl: Kubectl) -> None:
+    """The wall lets the namespace controller through."""
+    place = "people-that-leave"
+    kubectl("create", "namespace", place)
+    for name in ("pilot-bundle-sandbox", "pilot-revoked-sandbox"):
+        metadata = {
+            "name": name,
+            "namespace": place,
+            "labels": {"app.kubernetes.io/managed-by": "pilot-identity"},
+        }
+        document = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
+        operator = f"system:serviceaccount:{HOME}:pilot-identity"
+        made(as_(operator, "create", "-o", "json", "-f", "-", "-n", place, document=document))
+    cluster.kubectl("delete", "namespace", place, "--wait", "--timeout=60s")
 
 
 def test_no_service_account_approves(as_: As) -> None:

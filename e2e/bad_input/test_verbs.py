@@ -7,7 +7,7 @@ approvals; nothing but the verb under test is between them and the object.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -232,6 +232,53 @@ def test_anothers_grant_is_revoked_with_the_verb_only(case: Case, cluster: Clust
         assert "revoke" not in made(rita.run("get", "taskgrant", case.name, "-o", "json"))["spec"]
     else:
         assert made(answer)["spec"]["revoke"]["by"] == person.name
+
+
+@pytest.mark.parametrize("case", _cases(REVOKING))
+def test_anothers_grant_is_completed_with_the_verb_only(case: Case, cluster: Cluster) -> None:
+    """Who may update grants may not thereby end a task that somebody else asked for."""
+    name = f"complete-{case.name}"
+    rita = _person(cluster, "rita", *ANY_REQUEST)
+    made(rita.create(manifests.grant(name, "triage", requested_by="rita")))
+    rights = [replace(right, name=right.name and f"complete-{right.name}") for right in case.rights]
+    person = _person(cluster, f"completes-{case.name}", *rights)
+    answer = person.patch("taskgrant", name, {"spec": {"completed": True}})
+    if case.says:
+        assert answer.returncode != 0
+        assert (
+            f"you may not complete grant {name}: ask its requester, rita, or its pilot's workload, "
+            f"system:serviceaccount:{TEAM}:pilot-workload-triage, or an admin for the RBAC verb 'revoke' on "
+            f"taskgrants/{name} in namespace {TEAM}"
+        ) in answer.stderr
+        assert not made(rita.run("get", "taskgrant", name, "-o", "json"))["spec"].get("completed", False)
+    else:
+        assert made(answer)["spec"]["completed"] is True
+
+
+def test_requester_and_workload_complete_without_the_verb(cluster: Cluster, kubectl: Kubectl) -> None:
+    """The task is theirs; another account of the namespace is nobody in particular."""
+    rita = _person(cluster, "rita", *ANY_REQUEST)
+    done = {"spec": {"completed": True}}
+    made(rita.create(manifests.grant("own-done", "triage", requested_by="rita")))
+    assert made(rita.patch("taskgrant", "own-done", done))["spec"]["completed"] is True
+    label = made(rita.run("label", "taskgrant", "own-done", "a=b", "-o", "json"))
+    assert label["spec"]["completed"] is True
+    made(rita.create(manifests.grant("born-done", "triage", requested_by="rita", completed=True)))
+    made(rita.create(manifests.grant("workload-done", "triage", requested_by="rita")))
+    given = Person(cluster, TEAM, "ada@example.org", "system:masters")
+    answers = {}
+    for name in ("pilot-workload-other", "pilot-workload-triage"):
+        kubectl("-n", TEAM, "create", "serviceaccount", name)
+        subject = {"kind": "ServiceAccount", "name": name, "namespace": TEAM}
+        right = Right("patch", "taskgrants", "workload-done", TEAM)
+        give(cluster, [right], subject, label=name)
+        given.await_right(right, "--as", f"system:serviceaccount:{TEAM}:{name}")
+        workload = account(cluster, kubectl("-n", TEAM, "create", "token", name).stdout.strip())
+        merge = "application/merge-patch+json"
+        answers[name] = workload.ask("PATCH", f"{GRANTS}/workload-done", done, merge)
+    assert answers["pilot-workload-other"].code == 403
+    assert "you may not complete grant workload-done" in answers["pilot-workload-other"].message
+    assert answers["pilot-workload-triage"].body["spec"]["completed"] is True
 
 
 def test_the_requester_revokes_without_the_verb(cluster: Cluster) -> None:

@@ -8,7 +8,9 @@ import json
 import sys
 from pathlib import Path
 
-from e2e.bench.report import table
+from e2e.bench import audit
+from e2e.bench.report import AUDIT_HEADING, audit_table, table
+from e2e.bench.results import Results
 from e2e.bench.run import run
 from e2e.controlplane.pick import pick
 from e2e.installation import Installation
@@ -22,6 +24,7 @@ def main() -> int:
     parser.add_argument("--kubeconfig", help="a cluster to run on; by default one is started")
     parser.add_argument("--active", type=int, default=10_000, help="active grants for the big figures")
     parser.add_argument("--output", type=Path, default=HERE, help="directory of results.json and results.md")
+    parser.add_argument("--only", choices=["audit"], help="only these figures; the others stay as they are")
     chosen = parser.parse_args()
     with pick(chosen.kubeconfig) as cluster:
         installation = Installation(cluster)
@@ -32,14 +35,22 @@ def main() -> int:
             *("--set-json", 'kubernetesAccess.roles=[{"kind": "ClusterRole", "name": "view"}]'),
         )
         installation.start_operator()
+        results = Results()
         try:
-            results = asyncio.run(run(cluster, installation, active=chosen.active))
+            if chosen.only is None:
+                results = asyncio.run(run(cluster, installation, active=chosen.active))
+            asyncio.run(audit.measure(cluster, installation, results))
         finally:
             installation.stop()
-        text = table(results, cluster.why)
-    figures = {**results.figures, "writes_per_grant": results.writes}
-    (chosen.output / "results.json").write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n")
-    (chosen.output / "results.md").write_text(text)
+    in_json, in_words = chosen.output / "results.json", chosen.output / "results.md"
+    if chosen.only is None:
+        figures, text = {**results.figures, "writes_per_grant": results.writes}, table(results, cluster.why)
+    else:
+        figures = json.loads(in_json.read_text()) | results.figures
+        text = in_words.read_text().partition(AUDIT_HEADING)[0].rstrip() + "\n"
+    text += "\n" + audit_table(results.figures["audit"], cluster.why)
+    in_json.write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n")
+    in_words.write_text(text)
     print(text)
     return 0
 

@@ -60,6 +60,11 @@ class Client:
         async with self._session.get(f"{self._server}{path}") as answer:
             return await answer.json()
 
+    async def raw(self, path: str, accept: str) -> bytes:
+        """Read one object or collection in another encoding, as it comes."""
+        async with self._session.get(f"{self._server}{path}", headers={"Accept": accept}) as answer:
+            return await answer.read()
+
     async def watch(self, path: str) -> AsyncIterator[dict[str, Any]]:
         """Yield the events of a collection from now on."""
         listed = await self.get(f"{path}?limit=1")

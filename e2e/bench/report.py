@@ -112,6 +112,68 @@ ROWS: tuple[Row, ...] = (
 )
 
 
+AUDIT_HEADING = "## Audit log"
+
+AUDIT_ROWS: tuple[Row, ...] = (
+    (
+        "entries a second, 64 writers, and while compaction goes on",
+        lambda f: f"{f['entries_per_s']}, {f['entries_per_s_with_compaction']}",
+        lambda _: "2,000",
+    ),
+    (
+        "entries a second of CPU, all of the writer's",
+        lambda f: f"{f['entries_per_cpu_s']}",
+        lambda _: "2,000",
+    ),
+    (
+        "ConfigMaps written a second, for each entry",
+        lambda f: f"{f['configmap_writes_per_s']}, {f['configmap_writes_per_entry']}",
+        lambda _: "at most 45 a second",
+    ),
+    (
+        "ConfigMaps deleted a second, behind it",
+        lambda f: f"{f['configmap_deletes_per_s']}",
+        lambda _: "(counted apart)",
+    ),
+    ("commit, p50, p99", lambda f: _both(f["commit_ms"]), lambda _: "p99 under 150 ms"),
+    ("bytes of an entry", lambda f: f"{f['entry_bytes']}", lambda _: ""),
+    (
+        "bytes in etcd for each byte of an entry, compacted",
+        lambda f: f"{f['etcd_bytes_per_entry_byte']}",
+        lambda _: "under 1.5",
+    ),
+    (
+        "verify of 100,000 entries, the whole command",
+        lambda f: f"{f['verify_100000_s']} s",
+        lambda _: "under 10 s",
+    ),
+    (
+        "log taken up with 100,000 entries",
+        lambda f: f"{f['start_with_100000_s']} s",
+        lambda _: "under 2 s",
+    ),
+    (
+        "operator's process ready, with a log of few entries and of 100,000",
+        lambda f: f"{f['operator_ready_s']} s, {f['operator_ready_with_100000_s']} s",
+        lambda _: "",
+    ),
+)
+
+
+def audit_table(figures: dict[str, Any], cluster: str) -> str:
+    """Write the audit log's table."""
+    lines = [
+        AUDIT_HEADING,
+        "",
+        f"Cluster: {cluster}. Machine: {platform.machine()}, Python {platform.python_version()}.",
+        "",
+        "| what | measured | bar |",
+        "|---|---|---|",
+        *(f"| {name} | {value(figures)} | {bar(figures)} |" for name, value, bar in AUDIT_ROWS),
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def _both(figure: dict[str, float]) -> str:
     return f"{figure['p50']} ms, {figure['p99']} ms"
 

@@ -19,9 +19,10 @@ TERMINAL = frozenset({"Completed", "Expired", "Revoked", "Denied"})
 class Play:
     """Acts as the admin in one namespace."""
 
-    def __init__(self, admin: Admin, namespace: str) -> None:
+    def __init__(self, admin: Admin, namespace: str, groups: Sightings | None = None) -> None:
         self.admin = admin
         self.namespace = namespace
+        self._groups = groups
         self._stages: list[str] = []
 
     def end(self) -> None:
@@ -123,7 +124,7 @@ class Play:
 
     def trail(self) -> Trail:
         """The whole log, verified from scratch."""
-        return read_trail(self.admin)
+        return read_trail(self.admin, self._groups)
 
     def events_of(self, uid: str, reason: str) -> list[Document]:
         """Wait for Events of a reason about an object; returns them."""

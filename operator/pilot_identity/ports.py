@@ -169,6 +169,10 @@ class Cluster(Protocol):
         """
         ...
 
+    async def refusal(self, owner: Owner, secret: str) -> str:
+        """Return why the API server would not let the Secret be made; empty where it would."""
+        ...
+
     async def delete_credential(self, namespace: str, secret: str, uid: str) -> None:
         """Delete the Secret with that UID; where it is gone, all is well."""
         ...

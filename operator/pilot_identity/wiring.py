@@ -138,7 +138,7 @@ class Operator:
         # The log's signer is needed only by the leader, but that it can be had is known at once.
         signer = await log_signer(self.api, self.options.operator_namespace, secrets.token_hex(8))
         issuer = ISSUERS[self.options.issuer](KeySecrets(self.api, self.options.operator_namespace), utc_now)
-        revocations = ConfigMapRevocations(self.api, issuer, utc_now)
+        revocations = ConfigMapRevocations(self.api, issuer, utc_now, self.options.namespaces)
         audit_log = ConfigMapLog(
             self.api, self.options.operator_namespace, signer, on_read=revocations.remember
         )
@@ -175,6 +175,18 @@ class Operator:
                 "pilot_identity_log_groups_total": (
                     "Groups written to the audit log.",
                     lambda: float(audit_log.groups_written),
+                ),
+                "pilot_identity_log_groups": (
+                    "Groups of the audit log that are stored and not yet deleted.",
+                    lambda: float(audit_log.groups_standing),
+                ),
+                "pilot_identity_log_bundles_total": (
+                    "Full bundles of the audit log that were compacted.",
+                    lambda: float(audit_log.bundles_written),
+                ),
+                "pilot_identity_log_compacted_entries": (
+                    "Entries of the audit log that are in bundles.",
+                    lambda: float(audit_log.sealed),
                 ),
                 "pilot_identity_revoked": (
                     "Certificates and tokens on the revocation lists.",
@@ -291,6 +303,7 @@ class Operator:
                 await audit_log.open()
                 tasks.create_task(audit_log.run(), name="audit log")
                 tasks.create_task(audit_log.pay(), name="owed entries")
+                tasks.create_task(audit_log.compact(), name="compaction")
                 tasks.create_task(revocations.run(), name="revocation lists")
                 tasks.create_task(recorder.run(), name="events")
                 if audit_log.size == 0:

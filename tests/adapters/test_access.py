@@ -13,7 +13,7 @@ import pytest
 
 from pilot_identity.adapters.kubernetes import access as adapter
 from pilot_identity.adapters.kubernetes.access import Endpoint, GrantAccounts
-from pilot_identity.adapters.kubernetes.api import NotFound
+from pilot_identity.adapters.kubernetes.api import Invalid, NotFound
 from pilot_identity.core.decisions.hindrance import Obstacle
 from pilot_identity.core.decisions.plan import AccessDenied, AccountOrder, Owner, TokenRefused
 from pilot_identity.core.resources.metadata import Key
@@ -225,6 +225,39 @@ async def test_taking_back_is_idempotent(server: FakeServer, accounts: GrantAcco
     assert server.find("rolebindings", HERE.name) is not None
 
 
+async def test_what_is_ours_and_cannot_be_taken_back_is_told(
+    server: FakeServer, accounts: GrantAccounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A policy that keeps what we made leaves a withdrawal that failed, not one that is done."""
+    await accounts.make(OWNER, ORDER, is_renewal=False)
+    await accounts.bind(OWNER, ACCOUNT, HERE)
+
+    async def kept(path: str, **_: object) -> None:
+        raise Invalid(f"{path}: 422: somebody's policy")
+
+    monkeypatch.setattr(accounts._api, "delete", kept)  # noqa: SLF001
+    for attempt in (accounts.unbind(HERE), accounts.delete("team-a", ACCOUNT)):
+        with pytest.raises(Invalid, match="somebody's policy"):
+            await attempt
+    server.lose("rolebindings", HERE.name)
+    await accounts.unbind(HERE)
+
+
+async def test_without_reviews_what_is_gone_is_the_proof(server: FakeServer, accounts: GrantAccounts) -> None:
+    """The admin took the last role out of the values, and with it the right to make reviews."""
+    made = await accounts.make(OWNER, ORDER, is_renewal=False)
+    await accounts.bind(OWNER, ACCOUNT, HERE)
+    server.refused |= {"subjectaccessreviews", "tokenreviews"}
+    token = TokenRefused(OWNER, ACCOUNT, made.facts.uid, made.facts.credential_id)
+    assert not (await accounts.test_access(denied(HERE))).proven
+    assert not (await accounts.test_token(token)).proven
+    await accounts.unbind(HERE)
+    await accounts.delete("team-a", ACCOUNT)
+    told = await accounts.test_access(denied(HERE))
+    assert (told.proven, told.message) == (True, f"RoleBinding team-a/{HERE.name} is gone")
+    assert (await accounts.test_token(token)).proven
+
+
 async def test_access_is_proven_to_have_ended(accounts: GrantAccounts) -> None:
     """One question for each binding, about something that its role allows, in its namespace."""
     for binding in (HERE, THERE):
@@ -328,7 +361,7 @@ async def test_a_token_is_proven_refused_and_forgotten(server: FakeServer, accou
     first, second = await accounts.test_token(test), await accounts.test_token(test)
     assert (first.proven, first.message) == (True, "TokenReview says not authenticated")
     assert second.proven
-    assert "earlier process" in second.message
+    assert "cannot be asked about" in second.message
 
 
 async def test_a_token_of_an_earlier_process(server: FakeServer, accounts: GrantAccounts) -> None:

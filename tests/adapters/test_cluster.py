@@ -254,13 +254,31 @@ async def test_a_list_tells_the_key_of_what_does_not_parse(
     server: FakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is there, so it is not gone; the log says what is wrong with it."""
-    server.apply(manifests.grant("broken", duration="a while"))
+    place = ("taskgrants", "team-a", "broken")
+    server.plant(place, manifests.grant("broken") | {"status": {"phase": "Gone"}})
     server.apply(manifests.grant("intact"))
     found = [one async for one in KubernetesCluster(FakeApi(server)).list("TaskGrant")]
     intact = server.find("taskgrants", "intact")
     assert intact is not None
     assert found == [Key("TaskGrant", "team-a", "broken"), parse(intact)]
     assert "not understood, so not touched" in caplog.text
+
+
+async def test_a_list_tells_what_has_an_unreadable_spec_as_stopped(
+    server: FakeServer, cluster: KubernetesCluster
+) -> None:
+    """And so do the answers to writes, which never hold what only stands in memory."""
+    server.apply(manifests.grant(duration="a while"))
+    (found,) = [one async for one in cluster.list("TaskGrant")]
+    assert isinstance(found, TaskGrant)
+    assert found.spec.revoke is not None
+    written = await cluster.write_status(found, {}, {"phase": "Revoked"})
+    assert "spec.duration" in written.metadata.unreadable
+    assert await cluster.set_finalizer(written, held=True) is not None
+    kept = server.find("taskgrants", "task-1")
+    assert kept is not None
+    assert "revoke" not in kept["spec"]
+    assert "unreadable" not in kept["metadata"]
 
 
 def test_a_credential_in_memory_never_shows_its_keys() -> None:

@@ -41,14 +41,31 @@ def keys_made(fingerprints: Mapping[str, str]) -> Entry:
     return Entry("keys", EntryType.STAGE_KEYS_MADE, str(STAGE.key), STAGE.uid, START, fingerprints)
 
 
+class SlowApi(FakeApi):
+    """Takes its time for each request, and in some namespaces until it is told to let go."""
+
+    def __init__(self, server: FakeServer) -> None:
+        super().__init__(server)
+        self.slow: set[str] = set()
+        self.let_go = asyncio.Event()
+        self.seconds = 0.0
+
+    async def call(self, method: str, path: str, *args: Any, **options: Any) -> Any:
+        """Wait where it is slow."""
+        await asyncio.sleep(self.seconds)
+        if any(f"/namespaces/{namespace}/" in path for namespace in self.slow):
+            await self.let_go.wait()
+        return await super().call(method, path, *args, **options)
+
+
 class Desk:
     """The real adapter over a server in memory, with a stage that has keys."""
 
-    def __init__(self) -> None:
+    def __init__(self, *namespaces: str) -> None:
         self.server = FakeServer(LoopClock())
-        api = FakeApi(self.server)
+        self.api = api = SlowApi(self.server)
         self.issuer = SecretIssuer(KeySecrets(api, HOME), self.server.clock)
-        self.lists = ConfigMapRevocations(api, self.issuer, self.server.clock)
+        self.lists = ConfigMapRevocations(api, self.issuer, self.server.clock, namespaces)
 
     async def make_keys(self, stage: str = "sandbox") -> None:
         """Give a stage its keys."""
@@ -234,6 +251,17 @@ async def test_the_log_tells_a_new_process_what_was_revoked() -> None:
         assert number_of(again) > before
 
 
+async def test_a_namespace_that_is_not_served_is_left_alone() -> None:
+    """The log tells of all that were ever served; a narrower process has no rights in the others."""
+    here = Desk("team-a")
+    await here.make_keys()
+    for number, namespace in enumerate(("team-a", "team-b"), start=1):
+        data = {"revoked": encode(here.revoked(number, namespace=namespace))}
+        here.lists.remember(RecordedEntry("i", EntryType.GRANT_CLOSED, "s", "u", START, data))
+    certificate_and_token = 2
+    assert len(here.lists) == certificate_and_token
+
+
 def number_of(here: Desk) -> int:
     """The number of the CRL that stands in team-a."""
     found = here.server.find("configmaps", "pilot-revoked-sandbox")
@@ -250,7 +278,7 @@ async def test_a_list_that_is_full_says_what_it_has_no_room_for(monkeypatch: pyt
     async with desk() as here:
         brief = here.revoked(1, life=dt.timedelta(minutes=5))
         here.lists.revoke(brief)
-        rest = [here.revoked(number) for number in range(2, 60)]
+        rest = [*(here.revoked(number) for number in range(2, 60)), here.revoked(60, life=2 * HOUR)]
         for one in rest:
             here.lists.revoke(one)
         told = await here.lists.published(brief)
@@ -260,12 +288,136 @@ async def test_a_list_that_is_full_says_what_it_has_no_room_for(monkeypatch: pyt
         assert (await here.lists.published(rest[-1])).is_done
 
 
+async def seconds_until_published(here: Desk, revoked: Revoked) -> float:
+    """Revoke it, as passes do that come back until it is published."""
+    began = asyncio.get_running_loop().time()
+    here.lists.revoke(revoked)
+    while not (told := await here.lists.published(revoked)).is_done:
+        assert asyncio.get_running_loop().time() - began < 100, told
+        await asyncio.sleep(0.1)
+    return asyncio.get_running_loop().time() - began
+
+
+async def test_one_namespace_cannot_fill_the_list_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It sheds its own; a victim's is there at once, though it lapses long before all of the attacker's."""
+    monkeypatch.setattr(module, "LARGEST_BYTES", 60_000)
+    async with desk() as here:
+        attack = [here.revoked(number, namespace="attacker") for number in range(2, 1_400)]
+        for one in attack:
+            here.lists.revoke(one)
+        await asyncio.sleep(6)
+        victim = here.revoked(1, life=HOUR / 2)
+        assert await seconds_until_published(here, victim) < 1
+        serials, tokens = here.published()
+        assert 1 in serials
+        assert "token-1" in tokens
+        assert len(serials) > 300, "the room is used"
+        told = [await here.lists.published(one) for one in attack]
+        assert {one.is_done for one in told} == {True, False}
+
+
+async def test_room_is_shared_equally_and_what_one_leaves_is_the_others() -> None:
+    """Two that want all get a half each of what a third leaves them."""
+    items = [
+        module._Item(f"{namespace}-{number:08}", namespace, START + number * HOUR, START)  # noqa: SLF001
+        for namespace, many in (("a", 1_000), ("b", 1_000), ("c", 10))
+        for number in range(many)
+    ]
+    kept = module._shared_out(items, 210 * items[0].size)  # noqa: SLF001
+    counts = {name: [one.namespace for one in kept].count(name) for name in "abc"}
+    assert counts == {"a": 100, "b": 100, "c": 10}
+    assert min(one.not_after for one in kept if one.namespace == "a") == START + 900 * HOUR
+    assert module._shared_out(items, 10_000 * items[0].size) == items  # noqa: SLF001
+
+
+async def test_what_is_fresh_goes_before_what_is_refreshed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a restart the log names sixty namespaces whose lists cost more than there is to spend."""
+    shrink_budget(monkeypatch)
+    async with desk() as here:
+        for number in range(1, 181):
+            entry = {"revoked": encode(here.revoked(number, namespace=f"team-{number % 60}"))}
+            here.lists.remember(RecordedEntry("i", EntryType.GRANT_CLOSED, "s", "u", START, entry))
+        await asyncio.sleep(1.5)
+        assert here.published("team-59") == (set(), set()), "they are not all written by now"
+        victim = here.revoked(1_000)
+        assert await seconds_until_published(here, victim) < 1
+        await asyncio.sleep(600)
+        assert 179 in here.published("team-59")[0], "they come to their turn"
+
+
+async def test_what_is_fresh_overtakes_a_queue_of_refreshes() -> None:
+    """Sixty lists are due, half a second each; it waits for the end of one write at most."""
+    async with desk() as here:
+        for number in range(60):
+            here.lists.revoke(here.revoked(number + 1, namespace=f"team-{number}"))
+        await asyncio.sleep(REFRESH.total_seconds() / 2)
+        assert await seconds_until_published(here, here.revoked(100)) < 1
+        here.api.seconds = 0.5
+        await asyncio.sleep(REFRESH.total_seconds() / 2 + 1)
+        assert await seconds_until_published(here, here.revoked(101)) < 1.1
+        assert not {100, 101} & here.published("team-59")[0], "that one still waits for its turn"
+
+
+async def test_a_busy_namespace_leaves_room_for_a_quiet_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that revokes all the time spends half of the budget, never the whole."""
+    shrink_budget(monkeypatch)
+    async with desk() as here:
+        for number in range(2, 502):
+            here.lists.revoke(here.revoked(number, namespace="attacker"))
+            await asyncio.sleep(0.1)
+        victim = here.revoked(1)
+        assert await seconds_until_published(here, victim) < 1
+        assert 1 in here.published()[0]
+
+
+def shrink_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A burst of some lists of this test's size, and one in many seconds after it."""
+    monkeypatch.setattr(module, "BURST_BYTES", 400_000)
+    monkeypatch.setattr(module, "RESERVE_BYTES", 200_000)
+    monkeypatch.setattr(module, "BYTES_PER_SECOND", 2_000)
+
+
+async def test_a_slow_namespace_holds_up_no_other() -> None:
+    """Nobody waits for a batch; what comes in a write's time to the same namespace goes out after it."""
+    async with desk() as here:
+        here.api.slow = {"slow-0", "slow-1"}
+        for number in range(2):
+            here.lists.revoke(here.revoked(number + 10, namespace=f"slow-{number}"))
+        await asyncio.sleep(0.1)
+        assert await seconds_until_published(here, here.revoked(1)) < 0.1
+        late = here.revoked(20, namespace="slow-0")
+        here.lists.revoke(late)
+        assert not (await here.lists.published(late)).is_done
+        here.api.let_go.set()
+        for number in range(30, 60):
+            here.lists.revoke(here.revoked(number, namespace=f"team-{number}"))
+        assert (await here.lists.published(late)).is_done
+        assert {10, 20} <= here.published("slow-0")[0]
+
+
+async def test_what_is_revoked_while_an_empty_list_is_removed_is_published() -> None:
+    """The place is wanted again before the removal is through."""
+    async with desk() as here:
+        assert await seconds_until_published(here, here.revoked(1, life=dt.timedelta(minutes=15))) < 1
+        await asyncio.sleep(29 * 60)
+        here.api.slow = {"team-a"}
+        await asyncio.sleep(3 * 60)
+        assert len(here.lists) == 0
+        again = here.revoked(2)
+        here.lists.revoke(again)
+        here.api.let_go.set()
+        assert (await here.lists.published(again)).is_done
+        assert here.published()[0] == {2}
+
+
 async def test_the_budget_spends_its_burst_and_then_so_much_a_second() -> None:
     """Large lists are written less often; nothing waits while there is some left."""
     budget = Budget(BURST_BYTES, BYTES_PER_SECOND)
     assert budget.take(BURST_BYTES) == 0
     assert budget.take(BYTES_PER_SECOND) == pytest.approx(1)
     assert budget.wait_for(BYTES_PER_SECOND) == pytest.approx(2)
+    assert budget.wait_for(BYTES_PER_SECOND, above=BYTES_PER_SECOND) == pytest.approx(3)
+    assert budget.wait_for(2 * BURST_BYTES) == budget.wait_for(BURST_BYTES), "a full burst is all there is"
     await asyncio.sleep(2)
     assert budget.take(BYTES_PER_SECOND) == pytest.approx(0, abs=1e-6)
     await asyncio.sleep(3600)

@@ -210,22 +210,20 @@ def _bound(documents: list[Document]) -> set[tuple[str, str, str]]:
 
 
 def test_without_a_list_there_is_no_right_to_give_kubernetes_access(render: Render) -> None:
-    """No binding, no token, no review: what is not needed is not given."""
+    """No token, no review, no binding: only what was given under a longer list can be taken back."""
     documents = render()
     rules = [rule for role in documents if role["kind"] in {"Role", "ClusterRole"} for rule in role["rules"]]
     resources = {resource for rule in rules for resource in rule["resources"]}
     assert not resources & {
-        "rolebindings",
         "clusterroles",
         "roles",
         "serviceaccounts/token",
         "tokenreviews",
         "subjectaccessreviews",
     }
-    assert _verbs(_of(documents, "ClusterRole")["pilot-identity-operator"]["rules"])["serviceaccounts"] == {
-        "create",
-        "get",
-    }
+    verbs = _verbs(_of(documents, "ClusterRole")["pilot-identity-operator"]["rules"])
+    assert verbs["rolebindings"] == {"get", "delete"}
+    assert verbs["serviceaccounts"] == {"create", "get", "delete"}
 
 
 @pytest.mark.parametrize("watched", ["", "a"])

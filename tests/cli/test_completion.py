@@ -9,7 +9,18 @@ from tests.cli import things
 from tests.cli.api import FakeApi
 from tests.cli.conftest import Run
 
-VERBS = ("request", "approve", "deny", "complete", "revoke", "suspend", "resume", "grants", "trace")
+VERBS = (
+    "request",
+    "approve",
+    "deny",
+    "review",
+    "complete",
+    "revoke",
+    "suspend",
+    "resume",
+    "grants",
+    "trace",
+)
 
 
 def kubectl_asks(
@@ -37,7 +48,7 @@ def test_kubectl_completes_verbs_options_and_names(
     def asks(*words: str) -> list[str]:
         return kubectl_asks(*words, capsys=capsys, monkeypatch=monkeypatch)
 
-    assert asks("re") == ["request", "revoke", "resume"]
+    assert asks("re") == ["request", "review", "revoke", "resume"]
     assert asks("grants", "-o", "j") == ["json"]
     assert asks("revoke", "ta") == ["task-of-a"]
     assert asks("revoke", "-n", "team-b", "") == ["task-of-b"]

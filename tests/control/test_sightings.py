@@ -14,7 +14,7 @@ from pilot_identity.control.sightings import BATCH, PACE, TooMuchError
 from pilot_identity.core.audit.access import Account, Sighting, Target
 from pilot_identity.core.audit.entries import EntryType, RecordedEntry
 from pilot_identity.core.decisions.kubernetes_access import account_name
-from pilot_identity.core.resources import TaskGrant
+from pilot_identity.core.resources import TaskGrant, parse
 from pilot_identity.ports import Conflict
 from tests.fakes import manifests
 from tests.fakes.clock import START, LoopClock
@@ -207,6 +207,20 @@ async def test_an_account_of_no_grant_is_told_by_its_own_name() -> None:
         assert (entry.subject, entry.subject_uid) == ("ServiceAccount team-b/pilot-grant-0", "account-uid")
         assert entry.data["requests"] == 2
         assert here.sightings.figures.unmatched == 2
+
+
+async def test_a_grant_that_no_watch_has_told_of_yet_is_found_in_the_store() -> None:
+    """A sweep fills the store before the watches begin."""
+    async with opened() as here:
+        body = planted()
+        body["metadata"]["resourceVersion"] = "7"
+        grant = parse(body)
+        assert isinstance(grant, TaskGrant)
+        here.store.put(grant)
+        here.sightings.take([request(grant, 1)])
+        await asyncio.sleep(1)
+        assert [entry.subject_uid for entry in seen(here)] == [grant.metadata.uid]
+        assert here.sightings.figures.unmatched == 0
 
 
 async def test_a_request_that_is_told_again_counts_once() -> None:

@@ -158,7 +158,8 @@ async def test_a_list_that_fails_is_read_again_from_its_beginning(caplog: pytest
 async def test_an_object_that_does_not_parse_stops_no_sweep() -> None:
     """One object that this version does not understand leaves the others in its care."""
     room = await furnish()
-    room.server.apply(manifests.grant("broken", duration="a while"))
+    place = ("taskgrants", "team-a", "broken")
+    room.server.plant(place, manifests.grant("broken") | {"status": {"phase": "Gone"}})
     room.server.apply(manifests.grant("intact"))
     await room.sweeper.sweep_through()
     assert {PILOT, GRANT, GRANT._replace(name="intact")} <= await room.dirty()
@@ -170,9 +171,24 @@ async def test_an_object_that_does_not_parse_any_more_is_not_taken_for_gone() ->
     room = await furnish()
     await room.sweeper.sweep()
     known = room.store.get(GRANT)
-    room.server.apply(manifests.grant(duration="a while"))
+    kept = room.server.find("taskgrants", "task-1")
+    assert kept is not None
+    room.server.plant(("taskgrants", "team-a", "task-1"), kept | {"status": {"phase": "Gone"}})
     await room.sweeper.sweep_through()
     assert room.store.get(GRANT) == known
+
+
+async def test_a_sweep_tells_of_a_spec_that_cannot_be_read_any_more() -> None:
+    """The object as it was before does not stay in force: a suspension behind it would go unseen."""
+    room = await furnish()
+    await room.sweeper.sweep()
+    await room.dirty()
+    room.server.apply(manifests.pilot(exceptions=[{"until": "never"}]))
+    await room.sweeper.sweep_through()
+    assert PILOT in await room.dirty()
+    found = room.store.pilot(PILOT)
+    assert found is not None
+    assert found.spec.suspend
 
 
 async def test_a_sweep_is_made_when_asked_for() -> None:

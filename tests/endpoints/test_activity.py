@@ -12,13 +12,15 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from pilot_identity.core.activity.rate import Allowance, Rate
 from pilot_identity.core.audit.entries import EntryType, RecordedEntry
 from pilot_identity.core.resources.metadata import GROUP
 from pilot_identity.core.spiffe import jose
+from pilot_identity.endpoints import activity
 from pilot_identity.endpoints.activity import PATH, Activities
-from pilot_identity.endpoints.server import Certificate, Tls, listen
+from pilot_identity.endpoints.server import Certificate, Tls, listen, read_body
 from pilot_identity.ports import Unavailable
 from pilot_identity.wiring import utc_now
 from tests.endpoints.conftest import Pki
@@ -297,6 +299,46 @@ async def test_nothing_is_recorded_after_a_grants_end(
     assert status == 403
     assert message in answer["error"]
     assert served.entries() == []
+
+
+async def test_a_grant_that_ends_while_its_report_comes_in_gets_nothing_recorded(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is looked at again when the report is there."""
+    token = served.token()
+
+    async def read_late(request: web.Request, limit: int) -> bytes:
+        served.change(phase="Revoked")
+        return await read_body(request, limit)
+
+    monkeypatch.setattr(activity, "read_body", read_late)
+    assert (await served.post(token=token))[0] == 403
+    assert served.entries() == []
+
+
+async def test_only_a_bearer_token_counts(served: Served) -> None:
+    """No other scheme."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(
+            f"https://localhost:{served.port}{PATH}",
+            json={"activities": [CALL]},
+            headers={"Authorization": f"Basic {served.token()}"},
+            ssl=served.pki.client(),
+        ) as answer,
+    ):
+        assert answer.status == 401
+
+
+async def test_keys_that_cannot_be_read_are_told(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """503: nobody is refused for what is our trouble."""
+
+    async def fail(_: str) -> None:
+        raise Unavailable("nobody answers")
+
+    monkeypatch.setattr(served.here.issuer, "facts", fail)
+    status, _ = await served.post(token=served.token())
+    assert status == 503
 
 
 async def test_a_certificate_of_a_grant_that_ended_is_refused_too(served: Served) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import gzip
 import io
 import json
@@ -15,8 +16,11 @@ from typing import Any
 
 import aiohttp
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from pilot_identity.control import sightings
 from pilot_identity.core.audit.entries import EntryType
 from pilot_identity.core.decisions.kubernetes_access import account_name
 from pilot_identity.core.resources.timestamps import format_timestamp
@@ -188,6 +192,36 @@ async def test_where_both_are_set_both_must_be_shown(here: Desk, pki: Pki, token
         assert (await served.post(client=client))[0] == 401
         assert (await served.post(token="s3cret"))[0] == 401
         assert (await served.post(client=client, token="s3cret"))[0] == 200
+
+
+def der(pair: tuple[Path, Path]) -> bytes:
+    """A certificate as TLS hands it over."""
+    return x509.load_pem_x509_certificate(pair[0].read_bytes()).public_bytes(serialization.Encoding.DER)
+
+
+def test_a_sender_is_judged_whatever_the_handshake_let_through(tmp_path: Path, pki: Pki) -> None:
+    """Another authority's, a server's, one that is over, and one that its own key signed."""
+    sender = Sender(pki.file)
+    (tmp_path / "other").mkdir()
+    assert sender.is_shown(der(pki.issue("apiserver", purpose=CLIENT)), "", utc_now)
+    for shown in (
+        der(Pki(tmp_path / "other").issue("apiserver", purpose=CLIENT)),
+        der(pki.issue("web")),
+        der(pki.issue("late", purpose=CLIENT, valid=dt.timedelta(minutes=-1))),
+        der((pki.file, pki.file)),
+        None,
+    ):
+        assert not sender.is_shown(shown, "", utc_now)
+
+
+async def test_where_there_is_no_room_the_api_server_is_asked_to_come_back(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """503, so that it keeps the batch."""
+    monkeypatch.setattr(sightings, "MAX_BOOKS", 0)
+    assert (await served.post(token="s3cret"))[0] == 503
+    monkeypatch.undo()
+    assert (await served.post(token="s3cret"))[0] == 200
 
 
 def test_who_is_known_by_nothing_is_not_believed(tmp_path: Path, pki: Pki) -> None:

@@ -24,7 +24,7 @@ from pilot_identity.control.reconcile import Reconciler
 from pilot_identity.control.store import Store
 from pilot_identity.control.sweep import Sweeper
 from pilot_identity.core.resources.metadata import Key
-from pilot_identity.core.resources.parsing import parse
+from pilot_identity.core.resources.parsing import KINDS, read_as
 from pilot_identity.ports import PortError
 from pilot_identity.wiring import Intake
 from tests.fakes.server import CUSTOM, HOME, FakeApi, FakeServer, Object, Place, Process
@@ -99,7 +99,7 @@ class Replica:
         if self._intake is None or self.process.died.is_set():
             return
         if after is not None:
-            self._intake.seen(parse(after))
+            self._intake.seen(read_as(after, KINDS[CUSTOM[place.plural]]))
         elif before is not None:
             key = Key(CUSTOM[place.plural], place.namespace, place.name)
             self._intake.gone(key, int(before["metadata"]["resourceVersion"]))

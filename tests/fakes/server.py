@@ -306,7 +306,7 @@ class FakeApi(Api):
     async def close(self) -> None:
         """Nothing is open."""
 
-    async def call(
+    async def call(  # noqa: PLR0913 - the signature of what it stands for
         self,
         method: str,
         path: str,

@@ -137,11 +137,21 @@ async def test_each_kinds_watch_is_its_own(watch: Watch) -> None:
 async def test_an_object_that_does_not_parse_is_logged_and_not_touched(
     watch: Watch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The message names the object and the field; the watch goes on."""
+    """A status is the operator's own; the message names the object and the field; the watch goes on."""
     with caplog.at_level(logging.ERROR):
-        await watch.tell("ADDED", body(duration="a while"))
+        await watch.tell("ADDED", body() | {"status": {"phase": "Gone"}})
     assert watch.intake.told == []
     assert "TaskGrant team-a/task-1" in caplog.text
+    assert "status.phase" in caplog.text
+
+
+async def test_a_spec_that_does_not_parse_is_logged_and_told_as_stopped(
+    watch: Watch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else whoever writes it keeps what he has: the object as it was before would stay in force."""
+    with caplog.at_level(logging.ERROR):
+        await watch.tell("MODIFIED", body(9, duration="a while"))
+    assert watch.intake.told == [("seen", GRANT, 9)]
     assert "spec.duration" in caplog.text
 
 

@@ -89,16 +89,17 @@ roles, kind, namespace.
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [create, update, delete]
+# get and delete stay when the last role is taken out of the values: what was bound before must still be taken back.
 - apiGroups: [""]
   resources: [serviceaccounts]
-  verbs: [create, get{{ if .Values.kubernetesAccess.roles }}, delete{{ end }}]
+  verbs: [create, get, delete]
+- apiGroups: [rbac.authorization.k8s.io]
+  resources: [rolebindings]
+  verbs: [{{ if .Values.kubernetesAccess.roles }}create, {{ end }}get, delete]
 {{- if .Values.kubernetesAccess.roles }}
 - apiGroups: [""]
   resources: [serviceaccounts/token] # of accounts pilot-grant-… alone, see admission/operator-account.yaml
   verbs: [create]
-- apiGroups: [rbac.authorization.k8s.io]
-  resources: [rolebindings]
-  verbs: [create, get, delete]
 {{- with include "pilot-identity.roleNames" (dict "roles" .Values.kubernetesAccess.roles "kind" "ClusterRole" "namespace" "") }}
 - apiGroups: [rbac.authorization.k8s.io]
   resources: [clusterroles]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 from datetime import UTC, datetime
 from pathlib import Path
@@ -199,14 +200,43 @@ def test_only_the_api_server_tells_what_was_accessed(
 
 
 def test_what_is_accessed_while_the_operator_is_down_is_told_afterwards(
-    play: Play, cluster: Cluster, operator: Installation, tmp_path: Path
+    play: Play, cluster: Cluster, doors: Doors, operator: Installation, tmp_path: Path
 ) -> None:
     """The API server sends again what nobody took."""
     grant = working(play, "outage")
     agent = Agent(play, cluster, "outage", tmp_path)
     operator.operator.kill()
-    assert agent.kubectl("get", "pods", "-o", "json").returncode == 0
+    port, everywhere = doors.webhook_port, socket.AF_INET6
+    with socket.create_server(("", port), family=everywhere, dualstack_ipv6=True) as nobody:
+        nobody.settimeout(20)
+        assert agent.kubectl("get", "pods", "-o", "json").returncode == 0
+        nobody.accept()[0].close()  # the API server tried, and was hung up on
     operator.start_operator()
     row = seen(play, grant, verb="list", resource="pods")
     assert row["requests"] == 1
     assert json.dumps(row["entry"].data).count("eyJ") == 0  # no token
+
+
+def test_an_operator_that_is_stopped_tells_what_it_knows(
+    play: Play, cluster: Cluster, operator: Installation, tmp_path: Path
+) -> None:
+    """Without waiting for the minute, and before another replica works."""
+    grant = working(play, "rollout")
+    agent = Agent(play, cluster, "rollout", tmp_path)
+    assert agent.kubectl("get", "pods", "-o", "json").returncode == 0
+    seen(play, grant, verb="list", resource="pods")
+    told = sum(line.entry.data["requests"] for line in entries(play, grant, EntryType.ACCESS_SEEN))
+    assert agent.kubectl("get", "secrets").returncode != 0
+
+    def taken() -> bool:
+        return operator.metrics(operator.operator)["pilot_identity_requests_seen_total"] > before
+
+    before = operator.metrics(operator.operator)["pilot_identity_requests_seen_total"]
+    assert agent.kubectl("get", "services", "-o", "json").returncode == 0
+    until(taken, "the operator has taken another batch")
+    operator.operator.stop()
+    lines = entries(play, grant, EntryType.ACCESS_SEEN)
+    assert sum(line.entry.data["requests"] for line in lines) > told
+    rows = [row for line in lines for row in line.entry.data["access"]]
+    assert [row["refused"] for row in rows if row["resource"] == "secrets"] == [1]
+    operator.start_operator()

@@ -8,15 +8,20 @@ what was approved; none used twice.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
 from e2e import manifests, places
 from e2e.admin import Document
 from e2e.controlplane.cluster import Cluster
-from e2e.patience import until
+from e2e.installation import Installation
+from e2e.patience import WITHIN_S, until
 from e2e.person import Right, give, made, take_back
+from e2e.stories import promises
 from e2e.stories.cast import APPROVER, OWNER, REQUESTER, Cast, approval, change, policy
 from e2e.stories.play import Play, moment
 from pilot_identity.core.audit.entries import EntryType
@@ -348,3 +353,84 @@ def test_a_frozen_stage_lets_nobody_approve_past_it(play: Play, cast: Cast) -> N
     cast.told("task-bob", "Void")
     change(play.admin, play, freeze=False)
     assert play.phase("task", "Denied")["status"]["decision"] == grant["status"]["decision"]
+
+
+@pytest.fixture
+def restarted(operator: Installation) -> Iterator[Installation]:
+    """The operator, which works again afterwards."""
+    yield operator
+    if not operator.operator.is_running:
+        operator.operator.launch()
+    operator.wait_ready(operator.operator)
+
+
+def told_of(play: Play, grant: Document, said: Document) -> None:
+    """Issued once, on this word, which was heard once and is used."""
+    uid, word = grant["metadata"]["uid"], said["metadata"]["uid"]
+    trail = play.trail()
+    assert len(promises.issuances(trail, uid)) == 1
+    assert [line.kind for line in trail.of(word)].count(EntryType.APPROVAL_GIVEN) == 1
+    decided = play.status(play.grants(grant["metadata"]["name"]))["decision"]
+    assert word in {one["uid"] for one in decided["approvals"]}
+
+
+def _has(name: str, present: dict[str, Document]) -> bool:
+    return name in present
+
+
+def test_an_approval_that_nobody_was_there_to_hear_counts_once(
+    play: Play, cast: Cast, restarted: Installation
+) -> None:
+    """Of two words one is heard, then the operator is killed; the other is said; after that it is issued."""
+    change(play.admin, play, approvals={"grant": {"required": 2}})
+    alice, bob, carl = (
+        cast.enter("alice", REQUESTER),
+        cast.enter("bob", APPROVER),
+        cast.enter("carl", APPROVER),
+    )
+    cast.ask(alice, "task", "triage")
+    asked = cast.awaiting("task")
+    first = cast.say(bob, asked)
+    cast.told("task-bob", "Waiting")
+    restarted.operator.kill()
+    second = cast.say(carl, asked)
+    waits(play, "task")
+    restarted.operator.launch()
+    restarted.wait_ready(restarted.operator)
+    grant = play.phase("task", "Active")
+    for said, name in ((first, "task-bob"), (second, "task-carl")):
+        told_of(play, grant, said)
+        cast.told(name, "Counted")
+    assert play.status(places.approvals(play.namespace, "task-carl"))["used"] is True
+
+
+def test_an_operator_killed_between_approval_and_issue_counts_it_once(
+    play: Play, cast: Cast, restarted: Installation
+) -> None:
+    """Some milliseconds after the API server has the approval, at points from before the entry to after."""
+    alice, bob = cast.enter("alice", REQUESTER), cast.enter("bob", APPROVER)
+    reached: list[str] = []
+    with (
+        play.watch(places.approvals(play.namespace)) as words,
+        play.watch(play.secrets()) as secrets,
+        ThreadPoolExecutor(1) as meanwhile,
+    ):
+        for number in range(6):
+            name = f"task-{number}"
+            cast.ask(alice, name, "triage")
+            asked = cast.awaiting(name)
+            said = meanwhile.submit(cast.say, bob, asked)
+            words.wait_until(partial(_has, f"{name}-bob"), f"{name} is approved", seconds=WITHIN_S)
+            threading.Event().wait(number * 0.015)  # the point in time itself is what is tested
+            restarted.operator.kill()
+            said.result()
+            reached.append(play.status(play.grants(name))["phase"])
+            restarted.operator.launch()
+            restarted.wait_ready(restarted.operator)
+            grant = play.phase(name, "Active")
+            told_of(play, grant, said.result())
+            cast.told(f"{name}-bob", "Counted")
+        seen = secrets.all()
+    print(f"phases when it was killed: {reached}")
+    assert "AwaitingApproval" in reached, "it was always too late"
+    promises.hold(seen, play.trail())

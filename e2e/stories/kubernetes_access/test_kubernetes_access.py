@@ -340,6 +340,26 @@ def restarted(operator: Installation) -> Iterator[Installation]:
     operator.wait_ready(operator.operator)
 
 
+def test_a_deletion_that_orphans_leaves_no_account(play: Play, restarted: Installation) -> None:
+    """The garbage collector strips the account of its owner before the operator sees the deletion."""
+    play.ready_pilot("triage", access=[kubernetes()])
+    grant = active(play, "orphaned", "triage", "pods")
+    name = grant["status"]["credential"]["kubernetes"]["serviceAccountName"]
+    path = places.core("serviceaccounts", play.namespace, name)
+    restarted.operator.kill()
+    play.admin.delete(f"{play.grants('orphaned')}?propagationPolicy=Orphan")
+    until(lambda: "ownerReferences" not in play.admin.get(path)["metadata"], "it is stripped of its owner")
+    restarted.operator.launch()
+    restarted.wait_ready(restarted.operator)
+    until(
+        lambda: play.admin.find(play.grants("orphaned")) is None, "the grant is gone", seconds=PROVEN_WITHIN_S
+    )
+    nothing_left(play, grant)
+    kinds = play.trail().kinds(grant["metadata"]["uid"])
+    assert EntryType.GRANT_CLOSED in kinds
+    assert EntryType.GRANT_UNPROVEN not in kinds
+
+
 def test_killed_in_the_middle(play: Play, holds: Holds, restarted: Installation) -> None:
     """Killed while issuing it ends up with one account that works; killed before the end it still ends it."""
     play.ready_pilot("triage", access=[kubernetes()])

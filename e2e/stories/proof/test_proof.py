@@ -12,10 +12,11 @@ import pytest
 from cryptography import x509
 
 from e2e import places
-from e2e.admin import Document
+from e2e.controlplane.cluster import Cluster
 from e2e.credential import Credential
 from e2e.installation import Installation
 from e2e.patience import until
+from e2e.squatter import squat
 from e2e.stories.play import Play, moment
 from pilot_identity.core.audit.entries import EntryType
 
@@ -65,12 +66,6 @@ def revoke(play: Play, name: str) -> None:
     """Somebody with the right to revoke says so."""
     word = {"reason": "it leaked", "by": play.admin.name}
     play.admin.patch(play.grants(name), {"spec": {"revoke": word}})
-
-
-def foreign_list(play: Play) -> Document:
-    """Somebody's own ConfigMap stands where the list would."""
-    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": LIST}, "data": {"mine": "yes"}}
-    return play.admin.create(places.core("configmaps", play.namespace), body)
 
 
 def test_a_copy_that_somebody_took_is_refused_by_the_lists(play: Play, tmp_path: Path) -> None:
@@ -131,10 +126,10 @@ def test_no_revocation_is_forgotten_over_a_restart(play: Play, operator: Install
     assert {before.serial, after.serial} <= serials(lists_of(play))
 
 
-def test_an_end_that_cannot_be_shown_is_told_and_tried_until_it_is(play: Play) -> None:
+def test_an_end_that_cannot_be_shown_is_told_and_tried_until_it_is(play: Play, cluster: Cluster) -> None:
     """Access is cut and recorded at once; half a minute later people are told; then it is put right."""
     play.ready_pilot("triage")
-    mine = foreign_list(play)
+    mine = squat(cluster, play.namespace, LIST)
     play.ask("stuck", "triage", duration="10m")
     play.ask("deleted", "triage", duration="10m")
     asked = play.phase("stuck", "Active")

@@ -225,3 +225,15 @@ def test_two_grants_cannot_share_a_secret(play: Play) -> None:
     play.admin.delete(play.grants("two"))
     until(lambda: play.admin.find(play.grants("two")) is None, "the denied grant is gone")
     assert play.credential("shared") == held
+
+
+def test_what_fits_into_no_token_is_denied(play: Play) -> None:
+    """Verifiers read so much of a token and no more: with the figures, before anybody is asked to approve."""
+    wide = [f"projects/{number:03}/{'x' * 200}" for number in range(32)]
+    play.ready_pilot("wide", access=[manifests.tool(f"part-{part}", resources=wide) for part in range(4)])
+    play.ask("all", "wide", access=[{"name": f"part-{part}"} for part in range(4)])
+    decision = play.phase("all", "Denied")["status"]["decision"]
+    assert decision["reason"] == "TokenTooLarge"
+    assert "verifiers read at most 16384; ask for fewer entries" in decision["message"]
+    play.ask("one", "wide", access=[{"name": "part-0"}])
+    play.phase("one", "Active")

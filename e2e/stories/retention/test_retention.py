@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from e2e import manifests, places
+from e2e.controlplane.cluster import Cluster
 from e2e.installation import Installation
 from e2e.patience import until
+from e2e.squatter import squat
 from e2e.stories.play import Play, moment
 from pilot_identity.core.audit.entries import EntryType
 
@@ -60,12 +62,10 @@ def test_ended_grants_go_when_their_time_as_a_record_is_over(play: Play) -> None
 
 
 @pytest.mark.usefixtures("short_memory")
-def test_what_is_not_shown_stays(play: Play) -> None:
+def test_what_is_not_shown_stays(play: Play, cluster: Cluster) -> None:
     """A grant whose end cannot be shown outlasts its time as a record."""
     play.ready_pilot("triage")
-    path = places.core("configmaps", play.namespace)
-    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "pilot-revoked-sandbox"}}
-    play.admin.create(path, body)
+    squat(cluster, play.namespace, "pilot-revoked-sandbox")
     play.ask("stuck", "triage", duration="10m")
     play.ask("shown", "triage", duration="2s")
     play.phase("stuck", "Active")
@@ -73,7 +73,7 @@ def test_what_is_not_shown_stays(play: Play) -> None:
     play.phase("stuck", "Closing")
     removed(play, "shown")
     assert play.phase("stuck", "Closing")
-    play.admin.delete(f"{path}/pilot-revoked-sandbox")
+    play.admin.delete(places.core("configmaps", play.namespace, "pilot-revoked-sandbox"))
     removed(play, "stuck")
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from e2e import manifests, places
 from e2e.admin import Document
+from e2e.bad_input.account import Account, account
 from e2e.controlplane.cluster import Cluster
 from e2e.installation import CHART, NAMESPACE, RELEASE
 from e2e.patience import until
@@ -227,6 +228,62 @@ def test_whoever_impersonates_is_whom_they_impersonate(play: Play, cluster: Clus
         assert told["spec"]["requestedBy"] == "alice@example.org"
     finally:
         cluster.kubectl("delete", "clusterrolebinding,clusterrole", name)
+
+
+def _as_account(cluster: Cluster, play: Play, name: str) -> tuple[str, Account]:
+    """A ServiceAccount of the namespace in the requester's role, speaking with a token of its own."""
+    flag = f"--serviceaccount={play.namespace}:{name}"
+    cluster.kubectl("-n", play.namespace, "create", "rolebinding", name, f"--clusterrole={REQUESTER}", flag)
+    token = cluster.kubectl("-n", play.namespace, "create", "token", name).strip()
+    return f"system:serviceaccount:{play.namespace}:{name}", account(cluster, token)
+
+
+def test_a_workload_asks_for_its_own_pilot_and_for_no_other(play: Play, cluster: Cluster) -> None:
+    """RBAC's `request` lets the account ask for both pilots; the operator gives it its own pilot's alone."""
+    play.ready_pilot("triage")
+    play.ready_pilot("sorter")
+    name, triage = _as_account(cluster, play, "pilot-workload-triage")
+
+    def ask(who: Account, grant: str, pilot: str, by: str) -> Document:
+        document = manifests.grant(grant, pilot, requested_by=by)
+        answers = until(
+            lambda: [one for one in [who.ask("POST", play.grants(), document)] if one.code in {201, 409}],
+            f"{by} may ask for {pilot}",
+        )
+        assert answers[0].code == 201, answers[0].message
+        return answers[0].body
+
+    own = ask(triage, "own", "triage", name)
+    assert own["spec"]["requestedBy"] == name
+    grant = play.phase("own", "Active")
+    assert grant["status"]["decision"]["allowed"] is True
+    ask(triage, "of-another", "sorter", name)
+    decision = play.phase("of-another", "Denied")["status"]["decision"]
+    assert decision["reason"] == "RequesterNotWorkload"
+    assert f"{name} is not the workload of pilot 'sorter'" in decision["message"]
+    assert decision["checks"][-1]["name"] == "requester-is-workload"
+    assert play.admin.find(play.secrets("of-another")) is None
+
+    cluster.kubectl("-n", play.namespace, "create", "serviceaccount", "robot")
+    robot, stranger = _as_account(cluster, play, "robot")
+    ask(stranger, "of-a-stranger", "triage", robot)
+    assert play.phase("of-a-stranger", "Denied")["status"]["decision"]["reason"] == "RequesterNotWorkload"
+    trail = play.trail()
+    (denied,) = trail.of(play.admin.get(play.grants("of-another"))["metadata"]["uid"])
+    assert (denied.kind, denied.entry.data["requestedBy"]) == (EntryType.GRANT_DENIED, name)
+
+
+def test_a_workload_without_the_verb_asks_for_nothing(play: Play, cluster: Cluster) -> None:
+    """Being the workload is not enough: RBAC has the first word."""
+    play.ready_pilot("triage")
+    name = "pilot-workload-triage"
+    token = cluster.kubectl("-n", play.namespace, "create", "token", name).strip()
+    by = f"system:serviceaccount:{play.namespace}:{name}"
+    refused = account(cluster, token).ask(
+        "POST", play.grants(), manifests.grant("own", "triage", requested_by=by)
+    )
+    assert refused.code == 403
+    assert play.admin.find(play.grants("own")) is None
 
 
 def test_a_stage_is_approved_by_a_right_in_the_whole_cluster(play: Play, cluster: Cluster) -> None:

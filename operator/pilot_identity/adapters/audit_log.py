@@ -45,9 +45,12 @@ OWED_RETRY_SECONDS = 5.0
 GROUP_LABEL = {f"{GROUP}/audit": "group"}
 FRESH_SECONDS = GRACE_SECONDS / 2
 """Whoever knew the head so lately may write without looking; a request takes at most 10 s."""
-GROUPS_AT_ONCE = 16
-GROUPS_PER_SECOND = 32
-"""In the long run; 64 writers that wait for each other's groups get 2,000 entries a second into these."""
+GROUPS_AT_ONCE = 32
+GROUPS_PER_SECOND = 35
+"""In the long run: 64 writers that wait for each other's groups get 2,240 entries a second into these.
+
+With the bundles that those make, nine a second, that is 44 ConfigMaps a second.
+"""
 COMPACTION_RETRY_SECONDS = 10.0
 LOOK_SECONDS = 1.0
 """How often compaction looks whether a bundle has become old enough."""
@@ -98,8 +101,8 @@ class ConfigMapLog:
             api: the client.
             namespace: the operator's.
             signer: signs checkpoints.
-            on_read: is given what others, or this process before, revoked: each entry that is read back, or of
-                those that are compacted what they say was revoked.
+            on_read: is given each entry that is read back, which others or this process before recorded; of
+                one that is compacted only what it says was revoked.
         """
         self._api = api
         self._on_read = on_read
@@ -129,6 +132,11 @@ class ConfigMapLog:
     def sealed(self) -> int:
         """How many of them are compacted."""
         return self._chain.sealed
+
+    @property
+    def groups_standing(self) -> int:
+        """How many groups are stored and not deleted."""
+        return self._chain.groups
 
     async def open(self) -> None:
         """Take the log up: the last bundle and what goes on from there, every hash and signature checked.
@@ -207,7 +215,7 @@ class ConfigMapLog:
         return True
 
     def _date(self, groups: Sequence[_Read]) -> None:
-        """Tell how long the groups stand, from the API server's clock alone: at least as long as before the last."""
+        """Tell how long each group stands, by the API server's clock alone: at least since the last came."""
         newest = max((read.created for read in groups), default=None)
         for read in groups:
             if newest is not None:
@@ -338,7 +346,7 @@ class ConfigMapLog:
             self._chain.seal(bundle)
 
     async def _entries_of(self, groups: Sequence[Standing], first: int) -> Sequence[bytes]:
-        """Read the entries of the bundle that begins at `first` out of its groups, the first that are listed."""
+        """Read the entries of the bundle from `first` on out of its groups, which are the first in a list."""
         query = {"labelSelector": f"{GROUP}/audit=group", "limit": str(len(groups))}
         path = paths.core(self._namespace, "configmaps")
         listed = (await self._api.call("GET", path, query=query))["items"]

@@ -66,8 +66,8 @@ class TileConfigMaps:
         parts = [last]
         try:
             count = int(last[1].get("parts", ""))
-            for number in range(1, min(count, _MAX_PARTS)):
-                parts.append(await self._get(TileName(first, number)))
+            others = (TileName(first, number) for number in range(1, min(count, _MAX_PARTS)))
+            parts += [await self._get(name) for name in others]
         except (ValueError, NotFound) as error:
             raise BrokenLogError(f"{TileName(first)}: it is not whole: {error}") from error
         return Compacted.from_config_maps(parts)
@@ -102,7 +102,7 @@ class TileConfigMaps:
                     await self._require_same(bundle)
                 elif (await self._get(name))[2] != binary:
                     # Of another version of zlib: the pieces would not fit together.
-                    raise BrokenLogError(f"{name}: another piece than this version makes stands there") from None
+                    raise BrokenLogError(f"{name}: another piece than this version's stands there") from None
 
     async def _require_same(self, bundle: Compacted) -> None:
         """Compare what is inside; gzip's bytes differ between versions of zlib."""

@@ -6,14 +6,20 @@ namespace; the copies elsewhere are brought up to date when they are next writte
 latest. While one write is in flight what arrives waits and goes out with the next; large lists are written
 less often, so that a busy stage does not fill etcd with old versions. Nothing is read back: after a restart
 the audit log tells what was revoked.
+
+Revocations are made by whoever ends a grant, so nobody's may keep another's from being published: what is
+fresh goes before what is refreshed, each namespace in its turn; half of the budget is for namespaces that
+were written to a while ago; and a list that is full is shared out among the namespaces.
 """
 
 from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import itertools
 import logging
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -23,7 +29,7 @@ from pilot_identity.adapters.kubernetes import paths
 from pilot_identity.adapters.kubernetes.api import Api, Invalid, NotFound
 from pilot_identity.core.audit.entries import RecordedEntry
 from pilot_identity.core.resources.metadata import GROUP
-from pilot_identity.core.spiffe.revocation import Revoked, RevokedCertificate, RevokedToken
+from pilot_identity.core.spiffe.revocation import Revoked
 from pilot_identity.ports import (
     Clock,
     Conflict,
@@ -42,11 +48,16 @@ VALID_FOR = dt.timedelta(hours=1)
 """From `thisUpdate` to `nextUpdate`: how long a verifier may go without a newer list."""
 REFRESH = dt.timedelta(minutes=10)
 """How old a published list becomes; copies in other namespaces learn of a revocation within this time."""
-BURST_BYTES = 8 * 1024 * 1024
+BURST_BYTES = 64 * 1024 * 1024
 BYTES_PER_SECOND = 256 * 1024
-"""What lists may cost etcd in the long run: 75 MB between two compactions (every 5 minutes)."""
+"""What lists may cost etcd: 75 MB between two compactions (every 5 minutes) in the long run, and a burst."""
+RESERVE_BYTES = BURST_BYTES // 2
+"""For fresh revocations where none was published lately; neither a busy namespace nor a refresh takes it."""
+LATELY_SECONDS = 10.0
 LARGEST_BYTES = 1_000_000
 """Of all files of one ConfigMap; the API server takes 1 MiB with its metadata."""
+FULLEST = 0.98
+"""Of `LARGEST_BYTES`, to what a list that is too large is cut."""
 WAIT_SECONDS = 0.5
 """How long a pass waits for a publication before it goes on without; it holds up no other grant's end."""
 SIDE_BY_SIDE = 4
@@ -55,12 +66,32 @@ LONGEST_RETRY = 30.0
 SHORTEST_PAUSE = 0.01
 
 
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """One certificate or token on a list.
+
+    Attributes:
+        name: its serial number or token id.
+        namespace: where it was revoked.
+        revoked_at: `None` for a token, of which the list does not say so.
+    """
+
+    name: str
+    namespace: str
+    not_after: dt.datetime
+    revoked_at: dt.datetime | None
+
+    @property
+    def size(self) -> int:
+        """Bytes in the list, near enough to share it out: base64 of 39 bytes of DER, or of a quoted id."""
+        return 53 if self.revoked_at is not None else (len(self.name) + 3) * 4 // 3
+
+
 @dataclass(slots=True)
 class _List:
-    """What one stage has revoked; `version` counts the additions."""
+    """What one stage has revoked, by name; `version` counts the additions."""
 
-    certificates: dict[str, tuple[RevokedCertificate, dt.datetime]] = field(default_factory=dict)
-    tokens: dict[str, RevokedToken] = field(default_factory=dict)
+    items: dict[str, _Item] = field(default_factory=dict)
     version: int = 0
     number: int = 0
     built: _Files | None = None
@@ -89,6 +120,9 @@ class _Place:
         wanted: the version that names all that was revoked here.
         published: the version that stands there; -1 where that is not known.
         at: when it was published.
+        written: the same by the loop's clock.
+        turn: of those that wait for something fresh, the smallest is next; 0 where nothing waits.
+        is_in_flight: whether it is being written.
         left_out: what the published list had no room for.
         problem: why the last write failed; empty where it did not.
         retry_at: by the loop's clock.
@@ -97,6 +131,9 @@ class _Place:
     wanted: int = 0
     published: int = -1
     at: dt.datetime | None = None
+    written: float | None = None
+    turn: int = 0
+    is_in_flight: bool = False
     left_out: frozenset[str] = frozenset()
     problem: str = ""
     failures: int = 0
@@ -106,57 +143,67 @@ class _Place:
 
 
 class ConfigMapRevocations:
-    """`ports.Revocations`: ConfigMaps `pilot-revoked-<stage>`."""
+    """`ports.Revocations`: ConfigMaps `pilot-revoked-<stage>`, in the served namespaces (none named: all)."""
 
-    def __init__(self, api: Api, issuer: Issuer, clock: Clock) -> None:
+    def __init__(self, api: Api, issuer: Issuer, clock: Clock, namespaces: Sequence[str] = ()) -> None:
         self._api = api
         self._issuer = issuer
         self._clock = clock
+        self._namespaces = frozenset(namespaces)
         self._lists: dict[str, _List] = {}
         self._places: dict[tuple[str, str], _Place] = {}
         self._wake = asyncio.Event()
-        self._slots = asyncio.Semaphore(SIDE_BY_SIDE)
+        self._turns = itertools.count(1)
         self._budget = Budget(BURST_BYTES, BYTES_PER_SECOND)
         self.writes = 0
 
     def __len__(self) -> int:
         """How many certificates and tokens are on the lists."""
-        return sum(len(one.certificates) + len(one.tokens) for one in self._lists.values())
+        return sum(len(one.items) for one in self._lists.values())
 
     def remember(self, entry: RecordedEntry) -> None:
         """Take back into the lists what an entry of the log says was revoked, unless it lapsed since."""
         if "revoked" in entry.data:
-            self.revoke(msgspec.convert(entry.data["revoked"], Revoked))
+            # Most of it is published already: it does not go before what is fresh.
+            revoked = msgspec.convert(entry.data["revoked"], Revoked)
+            if not self._namespaces or revoked.namespace in self._namespaces:
+                self._add(revoked)
 
     def revoke(self, revoked: Revoked) -> None:
         """Put it on its stage's lists; they are published soon."""
-        now = self._clock()
-        if revoked.lapses_at is None or revoked.lapses_at <= now:
-            return
+        place = self._add(revoked)
+        if place is not None and place.published < place.wanted and not place.turn:
+            place.turn = next(self._turns)
+
+    def _add(self, revoked: Revoked) -> _Place | None:
+        """Put it on its stage's lists; `None` where all of it has lapsed."""
+        if revoked.lapses_at is None or revoked.lapses_at <= self._clock():
+            return None
         stage = self._lists.setdefault(revoked.stage, _List())
-        certificates = [one for one in revoked.certificates if one.serial not in stage.certificates]
-        tokens = [one for one in revoked.tokens if one.jti not in stage.tokens]
+        new = [item for item in _items(revoked) if item.name not in stage.items]
         place = self._places.setdefault((revoked.stage, revoked.namespace), _Place())
-        if certificates or tokens or not place.wanted:
-            stage.certificates.update({one.serial: (one, revoked.at) for one in certificates})
-            stage.tokens.update({one.jti: one for one in tokens})
+        if new or not place.wanted:
+            stage.items.update({item.name: item for item in new})
             stage.version += 1
             place.wanted = stage.version
         self._wake.set()
+        return place
 
     async def published(self, revoked: Revoked) -> Publication:
         """Wait a moment for the lists in its namespace to name it; say where they stand."""
         now = self._clock()
         if revoked.lapses_at is None or revoked.lapses_at <= now:
             return Publication(is_done=True, message="all of it has lapsed by itself")
-        place = self._places.get((revoked.stage, revoked.namespace))
+        where = (revoked.stage, revoked.namespace)
+        place = self._places.get(where)
         if place is None:
             return Publication(is_done=False, message="it is on no list")
         wanted = place.wanted
         deadline = _tick() + WAIT_SECONDS
         while not self._is_there(place, wanted):
-            left = min(deadline - _tick(), WAIT_SECONDS - self._budget.wait_for(1))
-            if left <= 0 or place.problem:
+            left = deadline - _tick()
+            is_far = not place.is_in_flight and self._ready_in(where, place) > left
+            if left <= 0 or place.problem or is_far:
                 return Publication(is_done=False, message=place.problem or "the list is not published yet")
             place.changed.clear()
             with suppress(TimeoutError):
@@ -166,15 +213,21 @@ class ConfigMapRevocations:
 
     async def run(self) -> None:
         """Publish what is revoked and keep what is published fresh, for ever."""
+        async with asyncio.TaskGroup() as publishers:
+            for _ in range(SIDE_BY_SIDE):
+                publishers.create_task(self._publish_what_is_next())
+
+    async def _publish_what_is_next(self) -> None:
+        """One publisher: what is most urgent when it is free, one write after the other."""
         while True:
-            self._wake.clear()
-            due = list(self._due())
-            if due:
-                await asyncio.gather(*(self._publish_or_retry(*where) for where in due))
+            where, pause = self._next()
+            if where is not None:
+                await self._publish_or_retry(*where)
                 continue
+            self._wake.clear()
             # Not `wait_for`: before Python 3.12 it swallows a cancellation that comes with the event.
             with suppress(TimeoutError):
-                async with asyncio.timeout(max(self._pause(), SHORTEST_PAUSE)):
+                async with asyncio.timeout(max(pause, SHORTEST_PAUSE)):
                     await self._wake.wait()
 
     @staticmethod
@@ -193,50 +246,64 @@ class ConfigMapRevocations:
             return Publication(is_done=False, message="the stage's list is full; it has no room for this")
         return Publication(is_done=True, message=f"{len(names)} on the stage's lists")
 
-    def _due(self) -> Iterator[tuple[str, str]]:
-        """The places to be written now."""
-        now, tick = self._clock(), _tick()
+    def _next(self) -> tuple[tuple[str, str] | None, float]:
+        """The place to be written now, or `None` and how many seconds there will be none."""
+        pause = REFRESH.total_seconds()
+        chosen: tuple[tuple[bool, bool, int, float], tuple[str, str]] | None = None
         for where, place in self._places.items():
-            is_stale = place.at is None or now >= place.at + REFRESH
-            if (place.published < place.wanted or is_stale) and tick >= place.retry_at:
-                yield where
+            if place.is_in_flight:
+                continue
+            ready_in = self._ready_in(where, place)
+            if ready_in > 0:
+                pause = min(pause, ready_in)
+                continue
+            urgency = (not place.turn, not _is_quiet(place), place.turn, place.written or 0.0)
+            if chosen is None or urgency < chosen[0]:
+                chosen = (urgency, where)
+        return (chosen[1] if chosen is not None else None), pause
 
-    def _pause(self) -> float:
-        """Seconds until a place is to be written without anything being revoked."""
-        now, tick = self._clock(), _tick()
-        pauses = [REFRESH.total_seconds()]
-        for place in self._places.values():
-            if place.retry_at > tick:
-                pauses.append(place.retry_at - tick)
-            elif place.at is not None:
-                pauses.append((place.at + REFRESH - now).total_seconds())
-        return min(pauses)
+    def _ready_in(self, where: tuple[str, str], place: _Place) -> float:
+        """Seconds until a place is due and its list's size may be spent on it."""
+        tick = _tick()
+        due_in = place.retry_at - tick
+        if place.published >= place.wanted and place.at is not None:
+            due_in = max(due_in, (place.at + REFRESH - self._clock()).total_seconds())
+        built = self._lists[where[0]].built
+        size = built.size if built is not None else 0
+        may_in = self._budget.wait_for(size, above=RESERVE_BYTES)
+        if place.turn:
+            quiet_in = 0.0 if place.written is None else place.written + LATELY_SECONDS - tick
+            may_in = min(may_in, max(quiet_in, self._budget.wait_for(size)))
+        return max(0.0, due_in, may_in)
 
     async def _publish_or_retry(self, stage: str, namespace: str) -> None:
         place = self._places[stage, namespace]
-        async with self._slots:
-            try:
-                await self._publish(stage, namespace, place)
-            except PortError as error:
-                place.failures += 1
-                place.problem = f"the list could not be written: {error}"
-                pause = min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(place.failures - 1, 10))
-                place.retry_at = _tick() + pause
-                log.warning("revocation list of %s in %s: %s", stage, namespace, error)
+        turn, place.turn, place.is_in_flight = place.turn, 0, True
+        try:
+            await self._publish(stage, namespace, place)
+        except PortError as error:
+            place.failures += 1
+            place.problem = f"the list could not be written: {error}"
+            pause = min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(place.failures - 1, 10))
+            place.retry_at = _tick() + pause
+            log.warning("revocation list of %s in %s: %s", stage, namespace, error)
+        place.is_in_flight = False
+        # What came during the write has its own turn, after those that waited longer.
+        place.turn = (place.turn or turn) if place.published < place.wanted else 0
         place.changed.set()
 
     async def _publish(self, stage: str, namespace: str, place: _Place) -> None:
         if await self._issuer.facts(stage) is None:
             raise Unavailable(f"stage {stage!r} has no keys to sign its lists with")
         revoked = self._lists[stage]
-        size = revoked.built.size if revoked.built is not None else 0
-        # Waited for before the list is made, so that what arrives meanwhile is on it.
-        await asyncio.sleep(self._budget.take(size))
         files = self._files(stage, revoked)
-        if not revoked.certificates and not revoked.tokens:
+        if not revoked.items:
             await self._remove(stage, namespace)
-            del self._places[stage, namespace]
+            place.published = -1
+            if not revoked.items:
+                del self._places[stage, namespace]
             return
+        self._budget.take(files.size)
         try:
             place.is_closed = not await self._write(stage, namespace, files)
         except Invalid:
@@ -245,6 +312,7 @@ class ConfigMapRevocations:
             raise
         self.writes += 1
         place.published, place.at, place.left_out = files.version, files.at, files.left_out
+        place.written = _tick()
         place.problem, place.failures, place.retry_at = "", 0, 0.0
         if place.is_closed:
             del self._places[stage, namespace]
@@ -256,16 +324,14 @@ class ConfigMapRevocations:
             return before
         if before is not None:
             _prune(revoked, before.at)
-        certificates = dict(revoked.certificates)
-        tokens = dict(revoked.tokens)
+        kept = list(revoked.items.values())
         # Milliseconds: larger than any number of a process before this one, which nobody here could read.
         revoked.number = max(revoked.number + 1, int(now.timestamp() * 1000))
-        left_out: set[str] = set()
         while True:
             order = RevocationOrder(
                 stage,
-                tuple((int(one.serial, 16), at) for one, at in certificates.values()),
-                tuple(tokens),
+                tuple((int(one.name, 16), one.revoked_at) for one in kept if one.revoked_at is not None),
+                tuple(one.name for one in kept if one.revoked_at is None),
                 number=revoked.number,
                 this_update=now,
                 next_update=now + VALID_FOR,
@@ -275,12 +341,11 @@ class ConfigMapRevocations:
                 revoked.number,
                 now,
                 dict(self._issuer.revocation_lists(order)),
-                frozenset(left_out),
+                frozenset(revoked.items.keys() - {one.name for one in kept}),
             )
             if files.size <= LARGEST_BYTES:
                 break
-            # What lapses first is left out first: it needs the list for the shortest time.
-            left_out |= _shed(certificates, tokens)
+            kept = _shared_out(kept, sum(one.size for one in kept) * FULLEST * LARGEST_BYTES / files.size)
         revoked.built = files
         return files
 
@@ -323,31 +388,56 @@ class ConfigMapRevocations:
             return
 
 
+def _items(revoked: Revoked) -> Iterable[_Item]:
+    for certificate in revoked.certificates:
+        yield _Item(certificate.serial, revoked.namespace, certificate.not_after, revoked.at)
+    for token in revoked.tokens:
+        yield _Item(token.jti, revoked.namespace, token.not_after, None)
+
+
+def _is_quiet(place: _Place) -> bool:
+    return place.written is None or _tick() >= place.written + LATELY_SECONDS
+
+
 def _prune(revoked: _List, published_at: dt.datetime) -> None:
     """Drop what had lapsed when the last list was made: that one named it beyond its life (RFC 5280 §3.3)."""
-    for serial in [
-        serial for serial, (one, _) in revoked.certificates.items() if one.not_after <= published_at
-    ]:
-        del revoked.certificates[serial]
-    for jti in [jti for jti, one in revoked.tokens.items() if one.not_after <= published_at]:
-        del revoked.tokens[jti]
+    revoked.items = {name: item for name, item in revoked.items.items() if item.not_after > published_at}
 
 
-def _shed(
-    certificates: dict[str, tuple[RevokedCertificate, dt.datetime]], tokens: dict[str, RevokedToken]
-) -> set[str]:
-    """Take out the tenth that lapses first; returns its serial numbers and token ids."""
-    ends = sorted(
-        [
-            *((one.not_after, serial) for serial, (one, _) in certificates.items()),
-            *((one.not_after, jti) for jti, one in tokens.items()),
-        ]
-    )
-    shed = {name for _, name in ends[: len(ends) // 10 + 1]}
-    for name in shed:
-        certificates.pop(name, None)
-        tokens.pop(name, None)
-    return shed
+def _shared_out(items: Iterable[_Item], room: float) -> list[_Item]:
+    """Keep what fits into `room` bytes.
+
+    A namespace that has less than an equal share keeps all of its own, and what it leaves is the others'. In
+    one that has more, what lapses first is left out first: it needs the list for the shortest time.
+    """
+    by_namespace: dict[str, list[_Item]] = defaultdict(list)
+    for item in items:
+        by_namespace[item.namespace].append(item)
+    sizes = {namespace: sum(item.size for item in own) for namespace, own in by_namespace.items()}
+    share = _equal_share(sizes, room)
+    kept: list[_Item] = []
+    for namespace, own in by_namespace.items():
+        if sizes[namespace] <= share:
+            kept += own
+            continue
+        left = share
+        for item in sorted(own, key=lambda one: one.not_after, reverse=True):
+            left -= item.size
+            if left < 0:
+                break
+            kept.append(item)
+    return kept
+
+
+def _equal_share(sizes: Mapping[str, int], room: float) -> float:
+    """The most that each may have, so that all together have `room` (max-min fairness)."""
+    waiting = sorted(sizes.values())
+    for place, size in enumerate(waiting):
+        share = room / (len(waiting) - place)
+        if size > share:
+            return share
+        room -= size
+    return float(waiting[-1])
 
 
 def _tick() -> float:
@@ -370,10 +460,14 @@ class Budget:
         self._left -= size
         return max(0.0, -self._left / self._per_second)
 
-    def wait_for(self, size: int) -> float:
-        """How many seconds it would take until `size` bytes may be written."""
+    def wait_for(self, size: int, *, above: int = 0) -> float:
+        """How many seconds it would take until `size` bytes may be written and `above` are still left.
+
+        What is larger than the burst waits for a full one.
+        """
         self._refill()
-        return max(0.0, (size - self._left) / self._per_second)
+        needed = min(size + above, self._burst)
+        return max(0.0, (needed - self._left) / self._per_second)
 
     def _refill(self) -> None:
         now = _tick()

@@ -1,4 +1,4 @@
-"""`approve` and `deny`: one person's word on exactly what is on the screen."""
+"""`approve`, `deny` and `review`: one person's word on exactly what is on the screen."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ from typing import Annotated
 
 import typer
 
-from pilot_identity.cli.completion import grant_names
+from pilot_identity.cli.completion import grant_names, pilot_names
 from pilot_identity.cli.failures import CliError
-from pilot_identity.cli.matter import Matter, describe, read_matter
+from pilot_identity.cli.matter import describe, read_matter
 from pilot_identity.cli.options import Place, TimeoutOption, in_place
 from pilot_identity.cli.output import Format, say, show_objects, tell
 from pilot_identity.cli.reading import as_approval, duration
+from pilot_identity.cli.review_matter import describe_pilot, read_review
 from pilot_identity.cli.session import Document, collection, reference
 from pilot_identity.cli.waiting import Target, wait_for
 from pilot_identity.core.decisions.grants.approving import APPROVE, DENY, GRANT
-from pilot_identity.core.resources.approval import Approval
+from pilot_identity.core.decisions.reviews import REVIEW
+from pilot_identity.core.resources.approval import Approval, Subject
 from pilot_identity.core.resources.conditions import Condition, ConditionType, Reason, find
 from pilot_identity.core.resources.durations import Duration
 from pilot_identity.core.resources.metadata import API_VERSION
 
 GrantArgument = Annotated[str, typer.Argument(help="The waiting grant.", autocompletion=grant_names)]
+PilotArgument = Annotated[str, typer.Argument(help="The pilot.", autocompletion=pilot_names)]
 ReasonOption = Annotated[str, typer.Option("--reason", "-r", help="Why; it is recorded.")]
 TicketOption = Annotated[str, typer.Option("--ticket", help="Where it was discussed.")]
 WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is known to count.")]
@@ -63,6 +66,32 @@ def deny(  # noqa: PLR0913, PLR0917
     _decide(place, grant, Word(DENY, reason, ticket), is_sure=yes, timeout=patience)
 
 
+@in_place
+def review(  # noqa: PLR0913, PLR0917
+    place: Place,
+    pilot: PilotArgument,
+    reason: ReasonOption,
+    ticket: TicketOption = "",
+    yes: YesOption = False,
+    wait: WaitOption = True,
+    timeout: TimeoutOption = "30s",
+) -> None:
+    """Review a pilot as it is now: owners, purpose, all that it may ever reach are shown, and you are asked.
+
+    Say that it is still right. If it is not, say nothing: change the pilot, or `kubectl pilot suspend` it.
+    """
+    patience = duration(timeout, "--timeout") if wait else None
+    matter = read_review(place.session, place.namespace, pilot)
+    for line in describe_pilot(matter, dt.datetime.now(dt.UTC)):
+        tell(line)
+    if not yes and not _confirmed(f"Still right, says {place.session.user().name}?"):
+        raise CliError("nothing was said: not confirmed", "--yes confirms beforehand")
+    metadata = matter.pilot.metadata
+    subject = Subject("PilotIdentity", metadata.name, metadata.uid)
+    body = _body(place, subject, REVIEW, matter.digest, Word(APPROVE, reason, ticket))
+    _say(place, body, f"reviewed pilot {pilot}", patience)
+
+
 @dataclass(frozen=True, slots=True)
 class Word:
     """What a person says."""
@@ -78,7 +107,14 @@ def _decide(place: Place, name: str, word: Word, *, is_sure: bool, timeout: Dura
         tell(line)
     if not is_sure and not _confirmed(f"{word.decision} this as {place.session.user().name}?"):
         raise CliError("nothing was said: not confirmed", "--yes confirms beforehand")
-    body = _body(place, matter, word)
+    metadata = matter.grant.metadata
+    subject = Subject("TaskGrant", metadata.name, metadata.uid)
+    said = "approved" if word.decision == APPROVE else "denied"
+    _say(place, _body(place, subject, GRANT, matter.digest, word), f"{said} grant {name}", timeout)
+
+
+def _say(place: Place, body: Document, said: str, timeout: Duration | None) -> None:
+    """Make the Approval, and wait until the operator says whether it counts."""
     made = place.session.create(collection("Approval", place.namespace), body)
     told = None
     if timeout is not None:
@@ -90,8 +126,7 @@ def _decide(place: Place, name: str, word: Word, *, is_sure: bool, timeout: Dura
     elif not place.output.is_for_people:
         show_objects([made], place.output)
     elif told is None or told.reason in _HEARD:
-        said = "approved" if word.decision == APPROVE else "denied"
-        say(f"{said} grant {name} (Approval {approval})" + (f": {told.message}" if told is not None else ""))
+        say(f"{said} (Approval {approval})" + (f": {told.message}" if told is not None else ""))
     if told is not None and told.reason not in _HEARD:
         raise CliError(f"your word (Approval {approval}) does not count: {told.message}")
 
@@ -126,16 +161,16 @@ def _confirmed(question: str) -> bool:
         return False
 
 
-def _body(place: Place, matter: Matter, word: Word) -> Document:
-    user, metadata = place.session.user(), matter.grant.metadata
+def _body(place: Place, subject: Subject, purpose: str, digest: str, word: Word) -> Document:
+    user = place.session.user()
     return {
         "apiVersion": API_VERSION,
         "kind": "Approval",
-        "metadata": {"generateName": f"{metadata.name[:52]}-"},
+        "metadata": {"generateName": f"{subject.name[:52]}-"},
         "spec": {
-            "subject": {"kind": "TaskGrant", "name": metadata.name, "uid": metadata.uid},
-            "purpose": GRANT,
-            "digest": matter.digest,
+            "subject": {"kind": subject.kind, "name": subject.name, "uid": subject.uid},
+            "purpose": purpose,
+            "digest": digest,
             "decision": word.decision,
             "reason": word.reason,
             # The API server stamps these two where it can, and elsewhere wants exactly them.

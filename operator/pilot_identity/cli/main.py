@@ -26,6 +26,7 @@ VERBS = (
     asking.request,
     approving.approve,
     approving.deny,
+    approving.review,
     ending.complete,
     ending.revoke,
     ending.suspend,

@@ -58,7 +58,7 @@ def read_matter(session: Session, namespace: str, name: str) -> Matter:
             else "",
         )
     pilot = find_pilot(session, namespace, grant.spec.pilot)
-    stage = _find_stage(session, pilot.status.stage if pilot is not None else "")
+    stage = find_stage(session, pilot.status.stage if pilot is not None else "")
     if pilot is not None and stage is not None and digest_of(grant, pilot, stage) != wait.digest:
         raise CliError(
             f"what the operator wants approved of grant {name} is not what is in the cluster now: "
@@ -68,7 +68,7 @@ def read_matter(session: Session, namespace: str, name: str) -> Matter:
     return Matter(grant, wait.digest, pilot, stage, tuple(_approvals(session, grant)))
 
 
-def _find_stage(session: Session, name: str) -> StagePolicy | None:
+def find_stage(session: Session, name: str) -> StagePolicy | None:
     """A stage, or `None` where we may not see it: stages are cluster-scoped, many people's rights are not."""
     try:
         found = session.find(one("StagePolicy", "", name)) if name else None

@@ -24,6 +24,7 @@ from pilot_identity.core.decisions.plan import (
     Notice,
     OnRevocationList,
     Outcome,
+    Owner,
     Plan,
     Preparation,
     Proving,
@@ -134,12 +135,16 @@ class Applier:
     async def _prove(self, withdrawals: Sequence[Withdrawal], proving: Proving) -> Plan:
         """Withdraw and test. A step that fails is told as not proven, and keeps no other from its turn."""
         proofs: list[Proof] = []
+        failures: list[str] = []
         for withdrawal in withdrawals:
             try:
                 await self._withdraw(withdrawal)
             except PortError as error:
-                told = Proof(WITHDRAWN, proven=False, message=cut(str(error)), at=self.clock())
-                proofs.append(told)
+                failures.append(str(error))
+        if failures:
+            # One proof, however many fail: a status holds only so many.
+            told = cut("; ".join(dict.fromkeys(failures)))
+            proofs.append(Proof(WITHDRAWN, proven=False, message=told, at=self.clock()))
         for test in proving.tests:
             try:
                 proof = await self._test(test)
@@ -227,8 +232,29 @@ class Applier:
         order = release.order.kubernetes
         if order is None:
             return
-        for binding in order.bindings:
-            await self.cluster.accounts.bind(release.owner, order.name, binding)
+        try:
+            for binding in order.bindings:
+                self._require_wanted(release.owner)
+                await self.cluster.accounts.bind(release.owner, order.name, binding)
+            self._require_wanted(release.owner)
+        except Conflict:
+            # `cut` may have come before the last of these stood, and does not come again. The port has
+            # conflicts of its own; they say nothing of the grant's end.
+            if not self._is_to_end(release.owner):
+                raise
+            await self._unbind(order.bindings)
+            raise
+
+    def _require_wanted(self, owner: Owner) -> None:
+        """Bind nothing for a grant that somebody's word ended since it was decided upon."""
+        if self._is_to_end(owner):
+            raise Conflict(f"{owner.key} is to end; it is bound no more")
+
+    def _is_to_end(self, owner: Owner) -> bool:
+        grant = self.store.get(owner.key)
+        if not isinstance(grant, TaskGrant) or grant.metadata.uid != owner.uid:
+            return False
+        return self.store.is_to_end(grant)
 
     def _require_timely(self, announcement: Entry, index: int) -> None:
         """Release nothing late: another leader may have called it abandoned by now."""

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import logging
 from dataclasses import dataclass, replace
 
 from pilot_identity.control.store import Store
 from pilot_identity.core.decisions.announced import Announced, Holding, announcement_of
 from pilot_identity.core.decisions.approvals import ApprovalSeen
-from pilot_identity.core.decisions.grants.endings import ending_of
+from pilot_identity.core.decisions.grants.endings import is_ending
 from pilot_identity.core.decisions.grants.seen import RETENTION, GrantSeen
 from pilot_identity.core.decisions.hindrance import Hindrance, Obstacle
+from pilot_identity.core.decisions.holding import is_overdue
 from pilot_identity.core.decisions.kubernetes_access import account_name, bindings_of
 from pilot_identity.core.decisions.pilot_checks import PilotSeen
 from pilot_identity.core.decisions.plan import Owner
 from pilot_identity.core.decisions.stages import StageSeen, is_ready
 from pilot_identity.core.resources import Approval, Phase, PilotIdentity, StagePolicy, TaskGrant
 from pilot_identity.core.resources.conditions import ConditionType, Reason, find
-from pilot_identity.ports import AuditLog, Cluster, Issuer
+from pilot_identity.core.resources.credential import CredentialStatus
+from pilot_identity.ports import AuditLog, Cluster, Issuer, PortError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,9 @@ class Gatherer:
             bundle_sequences={name: fact.sequence for name, fact in facts.items()},
             announced=announced,
             holding=await self._first_holding(pilot, owner),
+            refusal=await self._refusal(owner, pilot.svid_secret, known, pilot.status.issuances)
+            if announced is None and not pilot.metadata.is_deleting and not pilot.spec.suspend
+            else "",
             account_is_free=await self._account_is_free(pilot, owner),
             emergencies=self.store.unrecorded_emergencies(pilot),
             reviews=self.store.approvals(pilot.metadata.uid),
@@ -76,10 +84,44 @@ class Gatherer:
         """Observe a grant."""
         pilot = self.store.pilot(grant.pilot_key)
         stage = self.store.stages.get(pilot.status.stage) if pilot is not None else None
-        facts = await self.issuer.facts(stage.name) if stage is not None and is_ready(stage) else None
         owner = Owner(grant.key, grant.metadata.uid)
-        known = grant.status.credential
         issued_lately, oldest_issue = self.store.issued_lately(grant, now)
+        ancestors = self.store.ancestors(grant)
+        seen = GrantSeen(
+            grant=grant,
+            pilot=pilot,
+            stage=stage,
+            active_grants=self.store.active_grants(grant),
+            issued_lately=issued_lately,
+            retention=self._retention(grant, stage),
+            oldest_issue=oldest_issue,
+            approvals=self.store.approvals(grant.metadata.uid),
+            ancestors=ancestors,
+            ancestor_pilots=tuple(self.store.pilot(ancestor.pilot_key) for ancestor in ancestors),
+        )
+        if _is_to_be_cut(seen, now):
+            return await self._to_be_cut(seen, owner)
+        facts = await self.issuer.facts(stage.name) if stage is not None and is_ready(stage) else None
+        announced = await self._announced_to(grant, owner)
+        seen = replace(seen, announced=announced, ca_not_after=facts.not_after if facts is not None else None)
+        if announced is not None or not _wants_credential(grant, now):
+            return seen
+        return replace(
+            seen,
+            hindrances=await self._hindrances(grant, pilot, owner),
+            refusal=await self._refusal(owner, grant.secret, grant.status.credential, grant.status.issuances),
+        )
+
+    async def _to_be_cut(self, seen: GrantSeen, owner: Owner) -> GrantSeen:
+        """Ask only what the end must name; where that cannot be answered, nothing waits for it."""
+        try:
+            return replace(seen, announced=await self._announced_to(seen.grant, owner))
+        except PortError as error:
+            log.warning("%s: cut, though it is not known what was announced: %s", seen.grant.key, error)
+            return replace(seen, is_announced_unknown=True)
+
+    async def _announced_to(self, grant: TaskGrant, owner: Owner) -> Announced | None:
+        known = grant.status.credential
         announced = await self._announced(
             owner, grant.secret, known.id if known else None, grant.status.issuances
         )
@@ -87,25 +129,7 @@ class Gatherer:
             # Released by a write of the status alone: what a status does not know was never released, if it
             # is the newest there is. A write of nothing asks that, and is a `Conflict` where it is not.
             await self.cluster.write_status(grant, {}, {})
-        ancestors = self.store.ancestors(grant)
-        seen = GrantSeen(
-            grant=grant,
-            pilot=pilot,
-            stage=stage,
-            ca_not_after=facts.not_after if facts is not None else None,
-            active_grants=self.store.active_grants(grant),
-            issued_lately=issued_lately,
-            retention=self._retention(grant, stage),
-            oldest_issue=oldest_issue,
-            approvals=self.store.approvals(grant.metadata.uid),
-            announced=announced,
-            ancestors=ancestors,
-            ancestor_pilots=tuple(self.store.pilot(ancestor.pilot_key) for ancestor in ancestors),
-        )
-        # Nothing that could fail is asked of the API server for a grant that is to end.
-        if announced is not None or ending_of(seen, now) is not None or not _wants_credential(grant, now):
-            return seen
-        return replace(seen, hindrances=await self._hindrances(grant, pilot, owner))
+        return announced
 
     async def _hindrances(
         self, grant: TaskGrant, pilot: PilotIdentity | None, owner: Owner
@@ -121,6 +145,19 @@ class Gatherer:
         )
         taken = (Hindrance(bindings[0], Obstacle.NAME_TAKEN),) if owns is False else ()
         return (*taken, *(hindrance for hindrance in tried if hindrance is not None))
+
+    async def _refusal(
+        self, owner: Owner, secret: str, known: CredentialStatus | None, issuances: int
+    ) -> str:
+        """Ask why a Secret could not be made, where the last credential that was announced never came to be.
+
+        Where none failed nothing is asked: a refusal is found out once by trying.
+        """
+        if not secret or issuances <= (known.issuance if known is not None else 0):
+            return ""
+        if known is not None and await self.cluster.holds(owner, secret, known.id) is not None:
+            return ""
+        return await self.cluster.refusal(owner, secret)
 
     def _retention(self, grant: TaskGrant, stage: StagePolicy | None) -> dt.timedelta:
         """How long the grant stays once it ended: what the stage says that it was issued in."""
@@ -179,6 +216,14 @@ class Gatherer:
         if is_made and not _was_refused_for(pilot, Reason.SERVICE_ACCOUNT_TAKEN):
             return True
         return await self.cluster.owns_service_account(owner, pilot.service_account) is not False
+
+
+def _is_to_be_cut(seen: GrantSeen, now: dt.datetime) -> bool:
+    """Whether a grant's access is to be cut now, or was and is not shown, or its object waited too long."""
+    grant = seen.grant
+    if grant.status.phase.is_terminal:
+        return is_overdue(grant.metadata, now)
+    return grant.status.phase is Phase.CLOSING or is_ending(seen, now) or is_overdue(grant.metadata, now)
 
 
 def _was_refused_for(pilot: PilotIdentity, reason: Reason) -> bool:

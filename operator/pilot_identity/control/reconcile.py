@@ -21,8 +21,10 @@ from pilot_identity.core.decisions.grants.life import decide_grant
 from pilot_identity.core.decisions.pilots import decide_pilot
 from pilot_identity.core.decisions.plan import Plan
 from pilot_identity.core.decisions.stages import decide_stage
+from pilot_identity.core.decisions.unsound import tell_unsound
 from pilot_identity.core.resources import Approval, Phase, PilotIdentity, Resource, StagePolicy, TaskGrant
 from pilot_identity.core.resources.metadata import Key
+from pilot_identity.core.spiffe.clauses import SvidError
 from pilot_identity.ports import AlreadyRecorded, Clock, Conflict, PortError
 
 log = logging.getLogger(__name__)
@@ -99,7 +101,7 @@ class Reconciler:
         now = self.clock()
         for key in keys:
             resource = self.store.get(key)
-            if isinstance(resource, TaskGrant) and self._is_to_end(resource):
+            if isinstance(resource, TaskGrant) and self.store.is_to_end(resource):
                 self.applier.cut(resource)
             is_urgent = isinstance(resource, TaskGrant) and self._ends_with_another(resource, now)
             self.queue.add(key, Priority.REVOKE if is_urgent else self._priority_of(resource, now))
@@ -107,20 +109,6 @@ class Reconciler:
     def _priority_of(self, resource: Resource | None, now: dt.datetime) -> Priority:
         pilot = self.store.pilot(resource.pilot_key) if isinstance(resource, TaskGrant) else None
         return priority_of(resource, pilot, now)
-
-    def _is_to_end(self, grant: TaskGrant) -> bool:
-        """Whether somebody's word ends the grant, whatever else is known: on it, its pilot or its stage.
-
-        What is missing in the store says nothing here: while it fills, everything is.
-        """
-        pilot, stage = self.store.pilot(grant.pilot_key), self.store.stages.get(grant.status.stage)
-        return (
-            grant.metadata.is_deleting
-            or grant.spec.completed
-            or grant.spec.revoke is not None
-            or (pilot is not None and (pilot.spec.suspend or pilot.metadata.is_deleting))
-            or (stage is not None and stage.spec.freeze)
-        )
 
     def _ends_with_another(self, grant: TaskGrant, now: dt.datetime) -> bool:
         """Whether an active grant's stage is frozen, or it was delegated by one that ends, or has ended."""
@@ -183,7 +171,12 @@ class Reconciler:
             and resource.status.credential is None
         ):
             self.store.note_issuing(resource, moment.now)
-        applied = await self.applier.apply(resource, plan)
+        try:
+            applied = await self.applier.apply(resource, plan)
+        except SvidError as error:
+            log.exception("%s: nothing was signed", key, extra={"object": str(key)})
+            newest = self.store.get(key) or resource
+            applied = await self.applier.apply(newest, tell_unsound(newest, str(error), moment))
         self.mark(applied.dirty)
         self.deadlines.set(key, self._recheck(key, applied.recheck_at, moment.now))
 

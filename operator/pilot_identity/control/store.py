@@ -175,6 +175,20 @@ class Store:
         found = (self._objects.get(key) for key in self._unrecorded_of.get(pilot.key, ()))
         return tuple(grant for grant in found if isinstance(grant, TaskGrant))
 
+    def is_to_end(self, grant: TaskGrant) -> bool:
+        """Whether somebody's word ends the grant, whatever else is known: on it, its pilot or its stage.
+
+        What is missing says nothing here: while the store fills, everything is.
+        """
+        pilot, stage = self.pilot(grant.pilot_key), self.stages.get(grant.status.stage)
+        return (
+            grant.metadata.is_deleting
+            or grant.spec.completed
+            or grant.spec.revoke is not None
+            or (pilot is not None and (pilot.spec.suspend or pilot.metadata.is_deleting))
+            or (stage is not None and stage.spec.freeze)
+        )
+
     def _pilots(self, keys: Iterable[Key]) -> Iterator[PilotIdentity]:
         for key in keys:
             found = self._objects.get(key)

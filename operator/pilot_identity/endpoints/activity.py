@@ -156,7 +156,11 @@ class Activities:
             try:
                 facts = await self.issuer.facts(name)
             except PortError as error:
-                raise web.HTTPServiceUnavailable(text="the stage's keys cannot be read now\n") from error
+                raise web.HTTPServiceUnavailable(
+                    text='{"error": "the keys of the stage cannot be read now; send it again"}\n',
+                    content_type="application/json",
+                    headers={"Retry-After": "1"},
+                ) from error
             if facts is not None and facts.trust_domain == domain:
                 return self._parsed(name, domain, self.issuer.bundle(name)["bundle.json"])
         raise NotAuthenticatedError("the credential is of no stage here")

@@ -11,7 +11,7 @@ import kopf
 
 from pilot_identity.core.resources import KINDS, Resource, ResourceError
 from pilot_identity.core.resources.metadata import GROUP, VERSION, Key
-from pilot_identity.core.resources.parsing import Kind, parse_as
+from pilot_identity.core.resources.parsing import Kind, read_as
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +124,10 @@ def _watch(handlers: kopf.OperatorRegistry, kind: Kind, intake: Intake) -> None:
             intake.gone(key, int(metadata["resourceVersion"]))
             return
         try:
-            intake.seen(parse_as(body, kind))
+            resource = read_as(body, kind)
         except ResourceError as error:
             log.error("not understood, so not touched: %s", error)  # noqa: TRY400 - the message says it all
+            return
+        if resource.metadata.unreadable:
+            log.error("not understood, so stopped: %s", resource.metadata.unreadable)
+        intake.seen(resource)

@@ -322,8 +322,27 @@ def test_too_late_is_too_late() -> None:
     assert "when it had 0 of 1 approvals" in status.closure.message
     first_look = decide_grant(seen(None, late), moment(past))
     assert first_look.release is None
-    asked = grant(status=encode(status_of(first_look)))
-    assert status_of(decide_grant(seen(asked, late), moment(past))).phase is Phase.EXPIRED
+    assert status_of(first_look).phase is Phase.EXPIRED
+
+
+@pytest.mark.parametrize("is_there", [False, True], ids=["no pilot", "its limit is reached"])
+def test_nobody_waits_for_ever_for_anything_else(is_there: bool) -> None:
+    """A grant that waits for something else than people expires too, and goes with its retention."""
+    case = seen(policy=stage(approvals={"grant": {"within": "2h"}}), active_grants=5000)
+    until = NOW + dt.timedelta(hours=1)
+    if not is_there:
+        case, until = replace(case, pilot=None, stage=None), NOW + dt.timedelta(hours=23)
+    waits = decide_grant(case, moment())
+    assert waits.recheck_at == until
+    told = replace(case, grant=grant(status=encode(status_of(waits))))
+    before = decide_grant(told, moment(until - dt.timedelta(seconds=1)))
+    assert before.prove is None
+    ended = decide_grant(told, moment(until))
+    assert ended.recheck_at is None
+    status = status_of(ended)
+    assert status.closure is not None
+    assert (status.phase, status.closure.reason) == (Phase.EXPIRED, "WaitedTooLong")
+    assert ("LimitReached" if is_there else "PilotNotFound") in status.closure.message
 
 
 def test_a_no_ends_what_waits_for_a_limit_too() -> None:

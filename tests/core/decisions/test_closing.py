@@ -24,7 +24,7 @@ from pilot_identity.core.decisions.plan import (
     Revoke,
     SecretGone,
 )
-from pilot_identity.core.decisions.proofs import LONGEST_RETRY, UNPROVEN_AFTER
+from pilot_identity.core.decisions.proofs import LONGEST_RETRY, MOST_SUPERSEDED, UNPROVEN_AFTER
 from pilot_identity.core.resources import Phase, PilotIdentity, StagePolicy, TaskGrant
 from pilot_identity.core.resources.conditions import ConditionType, find
 from pilot_identity.core.resources.parsing import encode
@@ -214,9 +214,104 @@ def test_what_was_announced_is_settled_before_the_end(holding: Holding) -> None:
     plan = decide_grant(
         seen(active_grant(completed=True), announced=announced(holding, issuance=2)), moment()
     )
+    assert (plan.withdraw, plan.entries) == (CUT, ()), "access is cut first, and waits for no log"
+    plan = concluded(plan, WITHDRAWN)
     assert [entry.id for entry in plan.entries] == ["uid-of-task-1/abandoned/2"]
     assert plan.recheck_at == moment().now
     assert status_of(plan).phase is Phase.ACTIVE
+
+
+@pytest.mark.parametrize("age", [dt.timedelta(), ABANDON_AFTER], ids=["young", "settled"])
+@pytest.mark.parametrize("holding", Holding)
+@pytest.mark.parametrize("is_parents", [False, True], ids=["its own end", "its parent's"])
+def test_whatever_was_announced_access_is_cut_first(
+    holding: Holding,
+    is_parents: bool,
+    age: dt.timedelta,
+) -> None:
+    """Neither the log nor the status is waited for; a Secret that shows what was released goes next."""
+    known: dict[str, Any] = {"announced": announced(holding, issuance=2, age=age)}
+    case = seen(active_grant(completed=True), **known)
+    if is_parents:
+        above = active_grant("root", revoke={"reason": "leak"})
+        child = active_grant(parent="root", status={"parentUID": "uid-of-root"})
+        case = seen(child, ancestors=(above,), ancestor_pilots=(ready_pilot(),), **known)
+    first = decide_grant(case, moment())
+    assert (first.entries, first.status, first.release) == ((), None, None)
+    out = holding is Holding.ANNOUNCED
+    assert [type(one) for one in first.withdraw] == ([Revoke] if out else [Revoke, DeleteCredential])
+    lists = first.withdraw[0]
+    assert isinstance(lists, Revoke)
+    assert lists.revoked.certificates[0].serial == ("77" if out else "2a")
+    if out:
+        status = status_of(concluded(first))
+        assert status.credential is not None
+        assert status.credential.id == "announced"
+
+
+@pytest.mark.parametrize("phase", ["Active", "Closing"])
+def test_what_cannot_be_asked_keeps_no_access(phase: str) -> None:
+    """It is cut, and asked again in a moment; past its bound a deleted grant waits for no answer."""
+    closure = {"outcome": "Revoked", "reason": "Revoked"}
+    status = {"phase": phase, **({"closure": closure} if phase == "Closing" else {})}
+    case = seen(active_grant(revoke={"reason": "leak"}, status=status), is_announced_unknown=True)
+    plan = decide_grant(case, moment())
+    assert plan.withdraw == CUT
+    assert concluded(plan, WITHDRAWN) == Plan(recheck_at=NOW + dt.timedelta(seconds=1))
+    held = active_grant(meta=deleting(NOW - HOLDING_BOUND), status=status)
+    assert ended(seen(held, is_announced_unknown=True)).let_go
+
+
+def superseding(number: int, ends: dt.datetime) -> list[dict[str, Any]]:
+    """So many replaced credentials, each of which ends a second after the one before."""
+    return [
+        {"serial": f"{one:x}", "notAfter": format_timestamp(ends + dt.timedelta(seconds=one))}
+        for one in range(number)
+    ]
+
+
+class TestManyRenewals:
+    """However often a grant is renewed, its status can be written, and so it can end."""
+
+    due = NOW + dt.timedelta(minutes=2)
+
+    def test_what_was_replaced_is_outlived_by_few_renewals(self) -> None:
+        """Beside a token of 5 s nothing lives an hour, nor a token beside a certificate of 5 s."""
+        for short, long in (("jwtTTL", "x509TTL"), ("x509TTL", "jwtTTL")):
+            lives = {"kubernetesTTL": "10m", "maxTaskDuration": "1h", short: "5s", long: "1h"}
+            plan = decide_grant(seen(policy=stage(credentials=lives)), moment(self.due))
+            assert plan.release is not None
+            order = plan.release.order
+            ends = {order.not_after, *(token.expires_at for token in order.tokens)}
+            start = self.due.replace(microsecond=0)
+            assert ends == {start + dt.timedelta(seconds=5), start + dt.timedelta(seconds=60)}
+
+    def test_a_renewal_waits_for_room(self) -> None:
+        """A full status takes no more; it is said, and tried again when the first has lapsed."""
+        ends = self.due + dt.timedelta(minutes=1)
+        full = {"superseded": superseding(MOST_SUPERSEDED, ends), "notAfter": format_timestamp(LAPSES)}
+        asked = active_grant(status={"credential": credential_status(**full)})
+        plan = decide_grant(seen(asked), moment(self.due))
+        assert (plan.release, plan.recheck_at) == (None, ends.replace(microsecond=ends.microsecond))
+        assert status_of(plan).conditions[0].reason == "RenewedTooOften"
+        renewed = decide_grant(seen(asked), moment(ends))
+        assert renewed.release is not None
+        credential = status_of(renewed).credential
+        assert credential is not None
+        assert len(credential.superseded) == MOST_SUPERSEDED
+
+    def test_more_than_fit_can_be_adopted_and_ended(self) -> None:
+        """As an earlier version announced it: all go on the lists; the status holds those that last."""
+        full = announced(Holding.ANNOUNCED, issuance=2)
+        full.entry.data["credential"]["superseded"] = superseding(MOST_SUPERSEDED + 1, LAPSES)
+        first = decide_grant(seen(active_grant(revoke={"reason": "leak"}), announced=full), moment())
+        assert isinstance(first.withdraw[0], Revoke)
+        assert len(first.withdraw[0].revoked.certificates) == MOST_SUPERSEDED + 2
+        credential = status_of(concluded(first)).credential
+        assert credential is not None
+        assert [one.serial for one in credential.superseded] == [
+            f"{one:x}" for one in range(1, MOST_SUPERSEDED + 1)
+        ]
 
 
 class TestResidue:
@@ -438,7 +533,7 @@ class TestDeletion:
         abandoned = [] if holding is Holding.ANNOUNCED else ["uid-of-task-1/abandoned/2"]
         assert [entry.id for entry in plan.entries] == [*abandoned, "uid-of-task-1/closed"]
         before = seen(active_grant(meta=deleting()), announced=announced(holding, issuance=2))
-        assert decide_grant(before, moment()).prove is None, "until then it is settled first"
+        assert concluded(decide_grant(before, moment())).let_go is False, "until then it is settled first"
 
     def test_a_grant_held_by_others_alone_is_left(self) -> None:
         """What we never held has nothing of ours."""

@@ -119,7 +119,10 @@ DENIED: Mapping[str, tuple[GrantSeen, str, str, str]] = {
         seen(grant(certificateRequest="-----BEGIN")),
         "certificate-request-sound",
         "CertificateRequestInvalid",
-        "spec.certificateRequest: certificate request must be one PEM block CERTIFICATE REQUEST and nothing else",
+        (
+            "spec.certificateRequest: certificate request must be one PEM block CERTIFICATE REQUEST and "
+            "nothing else"
+        ),
     ),
     "it is an emergency in a stage that has none": (
         seen(grant(emergency=True)),
@@ -484,7 +487,8 @@ class TestAnnounced:
         settled_at = NOW + dt.timedelta(seconds=1)
         assert decide_grant(seen(active_grant(), announced=young), moment()) == Plan(recheck_at=settled_at)
         ending = decide_grant(seen(active_grant(completed=True), announced=young), moment())
-        assert ending == Plan(withdraw=ending.withdraw, recheck_at=settled_at)
+        assert ending.prove is not None
+        assert ending.prove.conclude(()) == Plan(recheck_at=settled_at)
         assert [type(one) for one in ending.withdraw] == [Revoke, DeleteCredential]
 
     def test_the_pass_after_an_abandonment_issues_under_another_number(self) -> None:
@@ -693,10 +697,7 @@ class TestRenewal:
         policy = stage(rules=[{"name": "short", "expression": "true"}])
         at_start, on_renewal = checks_of(policy), renewal_checks_of(policy)
         assert {one.name for one in at_start} - {one.name for one in on_renewal} >= {
-            "duration-within-stage",
-            "emergency-allowed",
-            "emergency-short",
-            "review-not-overdue",
+            "emergencies-reviewed",
             "not-denied",
             "approvals",
             "active-grants-limit",

@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import pytest
 
 from pilot_identity.core.decisions.grants.life import decide_grant
@@ -48,6 +49,16 @@ def decided(pilot: PilotIdentity, policy: StagePolicy, *approvers: str) -> TaskG
 
 
 STRICT: Mapping[str, Any] = {"approvals": {"grant": {"required": 1}}}
+GLASS: Mapping[str, Any] = {**STRICT, "emergency": {"maxDuration": "15m", "reviewWithin": "24h"}}
+
+
+def broken(policy: StagePolicy) -> TaskGrant:
+    """An active emergency grant that was decided upon with a policy."""
+    return msgspec.structs.replace(
+        decided(ready_pilot(), policy), spec=active_grant(emergency=True, **ASKED).spec
+    )
+
+
 CHANGED = ready_pilot(material={"model": "another"})
 
 STOPPED: Mapping[str, tuple[GrantSeen, str, str]] = {
@@ -75,6 +86,21 @@ STOPPED: Mapping[str, tuple[GrantSeen, str, str]] = {
         seen(decided(ready_pilot(), stage(**STRICT), "bob"), CHANGED, stage()),
         "DecisionOutdated",
         "pilot 'triage' and stage 'sandbox' changed materially since the grant was approved",
+    ),
+    "the pilot changed materially since somebody broke the glass": (
+        seen(broken(stage(**GLASS)), CHANGED, stage(**GLASS)),
+        "DecisionOutdated",
+        "pilot 'triage' changed materially since the grant was issued without approvals, in an emergency",
+    ),
+    "the stage has no emergencies any more": (
+        seen(broken(stage(**GLASS)), policy=stage(**STRICT)),
+        "EmergencyNotAllowed",
+        "has no emergency grants",
+    ),
+    "the stage allows a task less time": (
+        seen(policy=stage(credentials={"x509TTL": "1h", "jwtTTL": "5m", "maxTaskDuration": "1m"})),
+        "DurationTooLong",
+        "allows a task 1m",
     ),
     "the stage asks for approvals since": (
         seen(decided(ready_pilot(), stage()), policy=stage(**STRICT)),
@@ -105,6 +131,7 @@ HELD: Mapping[str, GrantSeen] = {
     "the stage was thawed": seen(
         decided(ready_pilot(), stage(freeze=True, **STRICT), "bob"), policy=stage(**STRICT)
     ),
+    "nothing changed since somebody broke the glass": seen(broken(stage(**GLASS)), policy=stage(**GLASS)),
     "its pilot's purpose was reworded": seen(
         decided(ready_pilot(), stage(**STRICT), "bob"), ready_pilot(purpose="sorts"), stage(**STRICT)
     ),

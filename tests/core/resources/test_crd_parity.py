@@ -23,7 +23,6 @@ from tests.core.schema import CRDS, definition, schema_of
 LATER: Mapping[str, str] = {
     "PilotIdentity.status.approvedDigest": "approvals are counted by a later issue",
     "PilotIdentity.status.evidence": "promotion by evidence is decided by a later issue",
-    "PilotIdentity.status.reviewDue": "reviews are asked for by a later issue",
     "PilotIdentity.status.grants": "counts are served as metrics until a later issue writes them",
     "PilotIdentity.status.lastUsed": "last use is written by a later issue",
     "TaskGrant.status.credential.renewals": "`issuance` counts them; a later issue tells them apart",
@@ -237,3 +236,88 @@ def test_a_policy_without_lifetimes_gets_the_same_as_one_that_names_none(field: 
     spec = schema_of("stagepolicies")["properties"]["spec"]["properties"]
     assumed = fields_of(CredentialLifetimes)[field][0].default
     assert Duration.parse(spec["credentials"]["properties"][field]["default"]) == assumed
+
+
+def leaves(path: str, schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every field below a schema that holds a plain value, by its path."""
+    for name, inner in schema.get("properties", {}).items():
+        yield from leaves(f"{path}.{name}", inner)
+    if schema["type"] == "array":
+        yield from leaves(f"{path}[]", schema["items"])
+    if schema["type"] not in {"array", "object"}:
+        yield path, schema
+
+
+SPEC_FIELDS = [
+    leaf
+    for kind in KINDS.values()
+    for leaf in leaves(kind.name, schema_of(kind.plural)["properties"]["spec"])
+]
+TIMES = [schema for _, schema in SPEC_FIELDS if schema.get("format") == "date-time"]
+DURATIONS = {schema["pattern"] for _, schema in SPEC_FIELDS if "[0-9]{1,6}h" in schema.get("pattern", "")}
+
+
+def test_a_format_alone_is_no_check() -> None:
+    """The API server's date-time lets through what is no time; whatever has a format has a pattern too."""
+    assert TIMES
+    formats = {schema["format"] for _, schema in SPEC_FIELDS if "format" in schema}
+    assert formats <= {"date-time", "int64", "int32"}
+    assert all("pattern" in schema for schema in TIMES)
+
+
+def test_each_number_of_a_spec_has_bounds_that_the_view_reads() -> None:
+    """Beyond 2**53 a JSON number may come as one with an exponent, which no view reads as an integer."""
+    numbers = [(path, schema) for path, schema in SPEC_FIELDS if schema["type"] == "integer"]
+    assert numbers
+    assert [path for path, schema in numbers if not {"minimum", "maximum"} <= schema.keys()] == []
+    assert {schema["type"] for _, schema in SPEC_FIELDS} == {"string", "integer", "boolean"}
+
+
+@pytest.mark.parametrize("zone", ["Z", "+00:00", "-00:00", "+23:59", "-23:59"])
+@pytest.mark.parametrize("fraction", ["", ".5", ".123456789"])
+@pytest.mark.parametrize("date", ["2000-01-01", "2024-02-29", "2999-12-31"])
+@pytest.mark.parametrize("time", ["00:00:00", "23:59:59"])
+def test_a_time_that_the_pattern_lets_through_is_read(date: str, time: str, fraction: str, zone: str) -> None:
+    """On the edges of what it says; whether the day exists is the format's part."""
+    text = f"{date}T{time}{fraction}{zone}"
+    for schema in TIMES:
+        assert re.search(schema["pattern"], text)
+    assert msgspec.convert(text, dt.datetime).tzinfo is not None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0000-01-01T00:00:00Z",
+        "2030-01-01T00:00:00,5Z",
+        "2030-01-01T00:00:00X5Z",
+        "2030-01-01T00:00:00+99:99",
+        "2030-01-01T24:00:00Z",
+        "2030-01-01T00:00:60Z",
+        "2030-01-01T00:00:00",
+        "2030-01-01T00:00:00.Z",
+        "2030-01-01 00:00:00Z",
+    ],
+)
+def test_a_time_that_no_view_reads_is_refused(text: str) -> None:
+    """By the API server already, so that whoever writes it is told."""
+    for schema in TIMES:
+        assert re.search(schema["pattern"], text) is None
+
+
+@pytest.mark.parametrize("pattern", sorted(DURATIONS))
+@pytest.mark.parametrize("text", ["1s", "999999s", "999999m", "999999h999999m999999s", "0h0m1s", "00001h"])
+def test_a_duration_that_the_pattern_lets_through_is_read(pattern: str, text: str) -> None:
+    """On the edges of what it says; that it is longer than zero is a rule beside it."""
+    assert re.search(pattern, text)
+    assert Duration.parse(text) > dt.timedelta()
+
+
+def test_each_duration_is_longer_than_zero() -> None:
+    """Zero fits the pattern, and no view reads it."""
+    found = [schema for _, schema in SPEC_FIELDS if schema.get("pattern") in DURATIONS]
+    assert found
+    for schema in found:
+        rules = [rule["rule"] for rule in schema["x-kubernetes-validations"]]
+        assert any(re.match(r"duration\(self\) >=? duration\('", rule) for rule in rules)
+        assert not any("duration(self) >= duration('0s')" in rule for rule in rules)

@@ -10,7 +10,7 @@ import pytest
 from pilot_identity.core.resources import KINDS, ResourceError, parse
 from pilot_identity.core.resources.durations import Duration
 from pilot_identity.core.resources.metadata import FINALIZER, Key
-from pilot_identity.core.resources.parsing import encode, parse_as
+from pilot_identity.core.resources.parsing import encode, parse_as, read_as
 from tests.core.builders import active_grant, grant, metadata, pilot, ready_pilot, stage
 from tests.core.schema import misfits, schema_of
 
@@ -162,3 +162,83 @@ def test_views_of_ten_thousand_objects_are_light() -> None:
     """Views are kept out of the cyclic garbage collector, and have no dict each."""
     assert not hasattr(grant(), "__dict__")
     assert msgspec.structs.asdict(grant())["metadata"].name == "task-1"
+
+
+SPECS: Mapping[str, dict[str, Any]] = {
+    "PilotIdentity": {
+        "workflow": "w",
+        "purpose": "p",
+        "owners": {"business": "bea", "technical": "tom"},
+        "stage": "sandbox",
+        "suspend": False,
+    },
+    "TaskGrant": {"pilot": "triage", "task": {"id": "T"}, "access": [{"name": "tickets"}]},
+    "StagePolicy": {"rank": 3, "trustDomain": "a.example", "dataClasses": ["d"], "freeze": False},
+}
+
+
+def read(kind: str, **spec: Any) -> Any:
+    """What is read of an object whose spec has these fields beside, or instead of, good ones."""
+    body = {"kind": kind, "metadata": metadata("it"), "spec": {**SPECS[kind], **spec}}
+    return read_as(body, KINDS[kind])
+
+
+def is_stopped(found: Any) -> bool:
+    """Whether it counts as suspended, revoked or frozen."""
+    spec = found.spec
+    return bool(
+        getattr(spec, "suspend", False)
+        or getattr(spec, "freeze", False)
+        or getattr(spec, "revoke", None) is not None
+    )
+
+
+@pytest.mark.parametrize(
+    "kind, name",
+    [(kind, info.encode_name) for kind in SPECS for info in msgspec.structs.fields(type(read(kind).spec))],
+)
+@pytest.mark.parametrize("value", [7, "x", ["x"], {"x": 1}, None, [None], True])
+def test_whatever_stands_in_a_field_is_read_or_stops_the_object(kind: str, name: str, value: Any) -> None:
+    """No value of any field makes the object unseen; what else it says is kept, and why it stopped."""
+    found = read(kind, **{name: value})
+    if not found.metadata.unreadable:
+        assert parse_as(
+            {"kind": kind, "metadata": metadata("it"), "spec": {**SPECS[kind], name: value}}, KINDS[kind]
+        )
+        return
+    assert is_stopped(found)
+    assert f"{kind} team-a/it: " in found.metadata.unreadable
+    good = encode(read(kind).spec)
+    kept = encode(found.spec)
+    untouched = SPECS[kind].keys() - {name, "suspend", "freeze"}
+    assert {one: kept[one] for one in untouched} == {one: good[one] for one in untouched}
+
+
+@pytest.mark.parametrize("kind", SPECS)
+@pytest.mark.parametrize("spec", [None, "x", []])
+def test_an_object_without_a_spec_is_stopped(kind: str, spec: Any) -> None:
+    """Its metadata is read, so that a deletion of it is seen."""
+    found = read_as({"kind": kind, "metadata": metadata("it"), "spec": spec}, KINDS[kind])
+    assert is_stopped(found)
+    assert found.metadata.name == "it"
+
+
+def test_a_revocation_that_can_be_read_is_kept_as_it_was_said() -> None:
+    """Somebody's word stands before what the parser has to say."""
+    found = read("TaskGrant", duration="soon", revoke={"reason": "enough", "by": "ann"})
+    assert (found.spec.revoke.reason, found.spec.revoke.by) == ("enough", "ann")
+    assert found.metadata.unreadable
+
+
+@pytest.mark.parametrize("kind", SPECS)
+def test_a_status_that_does_not_fit_is_not_guessed(kind: str) -> None:
+    """Only the operator writes it: what is out would be forgotten with it."""
+    body = {"kind": kind, "metadata": metadata("it"), "spec": {}, "status": {"conditions": 7}}
+    with pytest.raises(ResourceError, match=r"status\.conditions"):
+        read_as(body, KINDS[kind])
+
+
+def test_an_approval_that_does_not_fit_counts_for_nothing() -> None:
+    """It cannot change, so nothing was in force before."""
+    with pytest.raises(ResourceError, match=r"spec\.digest"):
+        read_as({**APPROVAL, "spec": {**APPROVAL["spec"], "digest": 7}}, KINDS["Approval"])

@@ -17,7 +17,14 @@ from pilot_identity.core.spiffe.bundle import Bundle
 from pilot_identity.core.spiffe.clauses import SvidError
 from pilot_identity.core.spiffe.ids import task_id
 from pilot_identity.core.spiffe.jwt_profile import ALGORITHMS
-from pilot_identity.core.spiffe.jwt_svid import NAMESPACE, RESERVED, certificate_thumbprint, issue_token
+from pilot_identity.core.spiffe.jwt_svid import (
+    NAMESPACE,
+    RESERVED,
+    certificate_thumbprint,
+    issue_token,
+    token_octets,
+)
+from pilot_identity.core.spiffe.jwt_token import MAX_TOKEN_OCTETS
 from pilot_identity.core.spiffe.keys import key_id
 from pilot_identity.core.spiffe.validation import jwt_svid_violations, validate_jwt_svid
 from pilot_identity.core.spiffe.x509_svid import authority_certificate
@@ -231,3 +238,47 @@ def test_any_json_in_any_claim_is_judged(
     kid = key_id(token_key.public_key())
     token = jwt.api_jws.encode(json.dumps(claims).encode(), token_key, "ES256", headers={"kid": kid})
     assert jwt_svid_violations(token, bundle, AUDIENCE, now, client=authority.certificate, issued=True)
+
+
+@given(
+    texts=st.lists(st.text(max_size=40), max_size=8),
+    token_id=st.text(st.characters(codec="ascii", categories=["Ll", "Nd"]), min_size=1, max_size=40),
+    life=st.integers(1, 86_400),
+)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_how_long_a_token_will_be_is_known_beforehand(  # noqa: PLR0913, PLR0917 - fixtures and what is drawn
+    token_key: Key,
+    subject: SpiffeId,
+    claims: dict[str, Any],
+    now: dt.datetime,
+    texts: list[str],
+    token_id: str,
+    life: int,
+) -> None:
+    """To the byte: whatever is granted, in any script, for any time."""
+    said = claims | {"authorization_details": [{"type": "tool", "actions": texts}]}
+    ends = now + dt.timedelta(seconds=life)
+    made = issue_token(
+        token_key, key_id(token_key.public_key()), subject, AUDIENCE, now, ends, token_id, said
+    )
+    del said["cnf"]
+    assert token_octets(subject, AUDIENCE, ends, token_id, said) == len(made)
+
+
+def test_what_is_known_to_be_too_long_is_not_issued(
+    token_key: Key, subject: SpiffeId, claims: dict[str, Any], now: dt.datetime
+) -> None:
+    """The last that fits is issued, one byte more is not: base64url turns three bytes into four."""
+    kid, ends = key_id(token_key.public_key()), now + FIVE
+
+    def of(length: int) -> dict[str, Any]:
+        return claims | {NAMESPACE: {"task": "x" * length}}
+
+    fits = max(
+        length
+        for length in range(11_000, 12_500)
+        if token_octets(subject, AUDIENCE, ends, "id-1", of(length)) <= MAX_TOKEN_OCTETS
+    )
+    assert issue_token(token_key, kid, subject, AUDIENCE, now, ends, "id-1", of(fits))
+    with pytest.raises(SvidError, match="must not be larger"):
+        issue_token(token_key, kid, subject, AUDIENCE, now, ends, "id-1", of(fits + 1))

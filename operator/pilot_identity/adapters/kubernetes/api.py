@@ -91,7 +91,7 @@ class Api:
         return await self.call("PATCH", path, body, content_type=MERGE_PATCH)
 
     async def delete(self, path: str, *, uid: str = "", version: str = "") -> Any:
-        """Delete an object, if it is the one with that UID, and of that version; raises `Conflict` otherwise."""
+        """Delete an object, if it has that UID and that version; raises `Conflict` otherwise."""
         conditions = {name: value for name, value in (("uid", uid), ("resourceVersion", version)) if value}
         return await self.call("DELETE", path, {"preconditions": conditions} if conditions else None)
 
@@ -111,7 +111,7 @@ class Api:
                 return
             query["continue"] = token
 
-    async def call(
+    async def call(  # noqa: PLR0913 - an HTTP request's own parts
         self,
         method: str,
         path: str,

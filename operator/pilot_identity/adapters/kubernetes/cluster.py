@@ -14,9 +14,9 @@ from pilot_identity.adapters.kubernetes.ours import MANAGED_BY, owner_reference
 from pilot_identity.core.decisions.plan import MakeServiceAccount, Owner
 from pilot_identity.core.resources import KINDS, Resource, ResourceError
 from pilot_identity.core.resources.metadata import FINALIZER, GROUP, Key
-from pilot_identity.core.resources.parsing import parse_as
+from pilot_identity.core.resources.parsing import read_as
 from pilot_identity.core.resources.pilot_identity import bundle_name
-from pilot_identity.ports import Conflict, NameTaken, SignedCredential
+from pilot_identity.ports import Conflict, NameTaken, Refused, SignedCredential
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class KubernetesCluster:
         for namespace in where:
             async for item in self._api.pages(paths.collection(kind, namespace)):
                 try:
-                    yield parse_as(item, KINDS[kind])
+                    yield read_as(item, KINDS[kind])
                 except ResourceError as error:
                     log.error("not understood, so not touched: %s", error)  # noqa: TRY400
                     yield Key(kind, item["metadata"].get("namespace", ""), item["metadata"]["name"])
@@ -81,6 +81,20 @@ class KubernetesCluster:
         except Invalid:
             return ""
         return str(answer["metadata"]["uid"])
+
+    async def refusal(self, owner: Owner, secret: str) -> str:
+        """Ask by a dry run why the Secret could not be made, for example for a quota; empty where it could.
+
+        One that exists is no refusal here: what it holds is asked otherwise.
+        """
+        body = _secret(owner, secret, "none", "", {})
+        try:
+            await self._api.create(paths.core(owner.key.namespace, "secrets"), body, dry_run=True)
+        except Conflict:
+            return ""
+        except (Refused, Invalid, NotFound) as error:
+            return str(error)
+        return ""
 
     async def delete_credential(self, namespace: str, secret: str, uid: str) -> None:
         """Delete the Secret with that UID; where it is gone, all is well."""
@@ -157,7 +171,7 @@ class KubernetesCluster:
             answer = await self._api.patch(f"{paths.custom(resource.key)}/status", body)
         except NotFound as error:
             raise Conflict(f"{resource.key} is gone") from error
-        return parse_as(answer, KINDS[resource.key.kind])
+        return read_as(answer, KINDS[resource.key.kind])
 
     async def discard(self, resource: Resource) -> None:
         """Delete the object if it is still the one that was read."""
@@ -182,7 +196,7 @@ class KubernetesCluster:
             answer = await self._api.patch(paths.custom(resource.key), {"metadata": metadata})
         except NotFound:
             return None
-        written = parse_as(answer, KINDS[resource.key.kind])
+        written = read_as(answer, KINDS[resource.key.kind])
         return None if written.metadata.is_deleting and not written.metadata.finalizers else written
 
 

@@ -124,14 +124,14 @@ class Chain:
             CheckpointError: its head is not signed by the log's key.
         """
         if not bundle.first <= self.size < bundle.size:
-            raise BrokenLogError(f"the log goes on at size {self.size}, not at the bundle from {bundle.first}")
+            raise BrokenLogError(f"the log goes on at {self.size}, not in the bundle from {bundle.first} on")
         new = bundle.entries[self.size - bundle.first :]
         after = self.frontier.copy()
         for entry in new:
             after.append(leaf_hash(entry))
         head = verifier.open(bundle.note)
         if not head.root == after.root() == join(bundle.edge) or head.size != after.size:
-            raise BrokenLogError(f"the bundle from {bundle.first} on is not what this writer knows went before")
+            raise BrokenLogError(f"the bundle from {bundle.first} on contradicts what this writer knows")
         self.frontier = after
         self.sealed, self.edge = bundle.size, bundle.edge
         return new
@@ -141,7 +141,7 @@ class Chain:
         self._standing[standing.extends] = replace(standing, is_stray=True)
 
     def next_bundle(self, now: float) -> Sequence[Standing]:
-        """The groups of the next bundle, in order, if all its entries are there and have stood long enough."""
+        """The groups of the next bundle, in order, if all its entries are there and have stood for long."""
         end = self.sealed + WIDTH
         if self.size < end:
             return ()

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import rfc8785
 
+from pilot_identity.core.audit.canonical import canonical
 from pilot_identity.core.resources.timestamps import format_timestamp
 
 MAX_ENTRY_BYTES = 65_535
@@ -48,7 +49,7 @@ class EntryType(StrEnum):
     PILOT_RENEWED = "dev.pilotidentity.pilot.renewed.v1"
     """A pilot's SVID was replaced by a fresh one."""
     PILOT_SUSPENDED = "dev.pilotidentity.pilot.suspended.v1"
-    """A pilot's SVID was withdrawn because its owner suspended it."""
+    """A pilot's SVID was withdrawn because its owner suspended it, or its spec could not be read."""
     PILOT_RETIRED = "dev.pilotidentity.pilot.retired.v1"
     """A pilot was deleted and everything issued for it is withdrawn."""
     STAGE_CHANGE_HELD = "dev.pilotidentity.pilot.stage-held.v1"
@@ -67,7 +68,7 @@ class EntryType(StrEnum):
     Should someone have taken it away before that was looked at, it lapses by itself at `notAfter`.
     """
     GRANT_EMERGENCY = "dev.pilotidentity.grant.emergency.v1"
-    """Someone broke the glass: a grant is issued without approvals; who, what for, until when to review it."""
+    """Someone broke the glass: a grant is issued without approvals; who, what for, the review's date."""
     GRANT_CLOSED = "dev.pilotidentity.grant.closed.v1"
     """A grant ended; how, why, when its credentials were withdrawn, and what showed that they are."""
     APPROVAL_GIVEN = "dev.pilotidentity.approval.given.v1"
@@ -77,7 +78,9 @@ class EntryType(StrEnum):
     REVIEW_OWED = "dev.pilotidentity.pilot.review-owed.v1"
     """A pilot must be reviewed because of an emergency grant: by when, and who asked for the grant."""
     PILOT_REVIEWED = "dev.pilotidentity.pilot.reviewed.v1"
-    """A person reviewed a pilot after its emergency grants: who, why, and which grants."""
+    """A person reviewed a pilot: who, why, and after which emergency grants, if there were some."""
+    REVIEW_OVERDUE = "dev.pilotidentity.pilot.review-overdue.v1"
+    """Nobody reviewed a pilot in time: it gets no grants, and none is renewed, until somebody does."""
     GRANT_PROVEN = "dev.pilotidentity.grant.proven.v1"
     """What could not be shown when the grant ended is shown now: nothing of it gives access any more."""
     GRANT_UNPROVEN = "dev.pilotidentity.grant.unproven.v1"
@@ -88,7 +91,7 @@ class EntryType(StrEnum):
     ACTIVITY_RECORDED = "dev.pilotidentity.activity.recorded.v1"
     """What a grant's agent, or a tool that it uses, says was done: their claim, tied to one credential."""
     ACCESS_SEEN = "dev.pilotidentity.access.seen.v1"
-    """What the API server says a grant's account asked it for since the last such entry: the source's word."""
+    """What a grant's account asked the API server for since the last such entry, by the server's own word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +147,7 @@ def encode_entry(entry: Entry, source: str) -> bytes:
     Raises:
         EntryError: the encoding is larger than the log's format allows.
     """
-    encoded = rfc8785.dumps(
+    encoded = canonical(
         {
             "specversion": "1.0",
             "id": entry.id,

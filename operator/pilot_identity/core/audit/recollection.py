@@ -1,4 +1,4 @@
-"""Recollection: what a start must know of entries that are compacted, small enough to be read for all of them.
+"""Recollection: what a start must know of entries that are compacted, small enough to read it of all of them.
 
 An operator that starts must not record a step twice, must find every credential that was announced and not
 confirmed, and must forget no revocation. All three follow from the entries, but a log has too many of them to

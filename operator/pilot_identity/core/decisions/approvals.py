@@ -151,9 +151,12 @@ def _tell_of_review(approval: Approval, pilot: PilotIdentity, stage: StagePolicy
     if reviewed is not None and reviewed.uid == approval.metadata.uid:
         message = f"{pilot.key} was reviewed by it"
         return _Told(Reason.COUNTED, message, str(pilot.key), was_heard=True)
-    if pilot.status.review_owed is None:
-        return _Told(Reason.VOID, f"{pilot.key} owes no review")
-    verdict = judge_review(ReviewQuestion.of(pilot, pilot.status.review_owed, stage), approval)
+    if stage is None:
+        return _Told(Reason.WAITING, f"{pilot.key} is in no stage yet; see its Ready condition")
+    question = ReviewQuestion.of(pilot, stage)
+    if question is None:
+        return _Told(Reason.VOID, f"{pilot.key} owes no review, and stage {stage.name!r} wants none")
+    verdict = judge_review(question, approval)
     if verdict is None:
         return _Told(Reason.WAITING, f"it counts as the review of {pilot.key}", was_heard=True)
     return _Told(verdict.reason, verdict.message)

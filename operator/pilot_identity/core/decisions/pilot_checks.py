@@ -6,6 +6,7 @@ import datetime as dt
 from dataclasses import dataclass, field
 
 from pilot_identity.core.decisions.announced import Announced, Holding
+from pilot_identity.core.decisions.hindrance import refused
 from pilot_identity.core.decisions.objection import Check, Objection
 from pilot_identity.core.decisions.stages import is_ready
 from pilot_identity.core.resources import Approval, PilotIdentity, StagePolicy, TaskGrant
@@ -25,6 +26,7 @@ class PilotSeen:
         bundle_sequences: the sequence of each ready stage's bundle.
         announced: a credential that the log announced and the status does not know.
         holding: what stands in the place of the pilot's Secret, asked where the last pass could not know.
+        refusal: why the pilot's Secret could not be made, asked where the last credential never came to be.
         account_is_free: whether the account to be made is absent or this pilot's own.
         emergencies: its emergency grants that wait until its status says that a review is owed for them.
         reviews: every Approval that names its UID.
@@ -39,6 +41,7 @@ class PilotSeen:
     bundle_sequences: dict[str, int] = field(default_factory=dict)
     announced: Announced | None = None
     holding: Holding = Holding.NOTHING
+    refusal: str = ""
     account_is_free: bool = True
     emergencies: tuple[TaskGrant, ...] = ()
     reviews: tuple[Approval, ...] = ()
@@ -116,6 +119,11 @@ def _secret_name_taken(placed: Placement) -> Objection | None:
     )
 
 
+def _secret_refused(placed: Placement) -> Objection | None:
+    seen = placed.seen
+    return refused(seen.pilot.svid_secret, seen.refusal) if seen.refusal else None
+
+
 CHECKS = (
     # Make sure that the definition breaks no rule of its stage, whether or not that can issue now.
     Check("data-classes-of-stage", _data_class_outside_stage),
@@ -127,4 +135,6 @@ CHECKS = (
     Check("stage-ready", _stage_not_ready),
     # Make sure that nobody's Secret is overwritten.
     Check("secret-name-free", _secret_name_taken),
+    # Make sure that no identity is announced over and over that can be put nowhere.
+    Check("secret-not-refused", _secret_refused),
 )

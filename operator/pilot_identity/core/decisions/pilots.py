@@ -11,6 +11,7 @@ from pilot_identity.core.audit.entries import Entry, EntryType, evidence
 from pilot_identity.core.decisions.announced import Announced, Holding, abandon, adopted, announced_data
 from pilot_identity.core.decisions.credentials import pilot_order
 from pilot_identity.core.decisions.fresh import Moment
+from pilot_identity.core.decisions.hindrance import asked_again_at
 from pilot_identity.core.decisions.holding import HOLDING_BOUND, is_overdue
 from pilot_identity.core.decisions.objection import Objection, ask_all
 from pilot_identity.core.decisions.pilot_checks import CHECKS, PilotSeen, Placement
@@ -29,6 +30,7 @@ from pilot_identity.core.decisions.plan import (
     RemoveBundle,
     Withdrawal,
 )
+from pilot_identity.core.decisions.review_dates import deadline_of, due_at
 from pilot_identity.core.decisions.reviews import decide_review
 from pilot_identity.core.resources import PilotIdentity, StagePolicy
 from pilot_identity.core.resources.conditions import ConditionType, Finding, Reason, cut, find, settle
@@ -96,7 +98,15 @@ class _Case:
 
 
 def decide_pilot(seen: PilotSeen, moment: Moment) -> Plan:
-    """Decide what is to be done for a pilot."""
+    """Decide what is to be done for a pilot; it is looked at again when a review is overdue."""
+    plan = _decide(seen, moment)
+    deadline = deadline_of(seen.pilot, seen.stages.get(seen.pilot.status.stage))
+    if deadline is None or deadline.at <= moment.now or seen.pilot.metadata.is_deleting:
+        return plan
+    return replace(plan, recheck_at=min(plan.recheck_at or deadline.at, deadline.at))
+
+
+def _decide(seen: PilotSeen, moment: Moment) -> Plan:
     case = _Case(seen, moment)
     pilot = seen.pilot
     if seen.announced is not None:
@@ -105,6 +115,8 @@ def decide_pilot(seen: PilotSeen, moment: Moment) -> Plan:
         return _adopt(case, seen.announced) if seen.announced.was_released else _abandon(case, seen.announced)
     if pilot.metadata.is_deleting:
         return _retire(case) if pilot.metadata.is_held else Plan()
+    if pilot.metadata.unreadable:
+        return _suspend(case)
     review = decide_review(seen, moment)
     if review is not None:
         return review
@@ -216,18 +228,31 @@ def _retire(case: _Case) -> Plan:
 
 def _suspend(case: _Case) -> Plan:
     status = case.pilot.status
-    findings = (_not_ready(Reason.SUSPENDED, "suspended by its owner (spec.suspend); nothing is issued"),)
+    unreadable = case.pilot.metadata.unreadable
+    data: dict[str, object] = {"by": case.pilot.metadata.changed_by}
+    if unreadable:
+        message = f"counts as suspended, since its spec cannot be read; correct it: {unreadable}"
+        objection = Objection(Reason.SPEC_UNREADABLE, message)
+        findings: tuple[Finding, ...] = (_not_ready(objection.reason, message), _stalled(objection))
+        data["unreadable"] = cut(unreadable)
+    else:
+        message = "suspended by its owner (spec.suspend); nothing is issued"
+        findings = (_not_ready(Reason.SUSPENDED, message),)
+    reason = findings[0].reason
     wanted = msgspec.structs.replace(_settled(case, status, findings), credential=None)
     if wanted == status:
         return Plan()
-    if _said(status, Reason.SUSPENDED) and status.credential is None:
+    if _said(status, reason) and status.credential is None:
         return Plan(status=lambda _: wanted)
-    step = f"suspended/{case.pilot.metadata.generation}"
+    generation = case.pilot.metadata.generation
+    # Another version of the operator may read, and another again not read, one and the same generation.
+    step = f"unreadable/{generation}/{case.moment.nonce}" if unreadable else f"suspended/{generation}"
+    note = f"its SVID is withdrawn: {message}" if unreadable else "its SVID is withdrawn"
     return Plan(
         withdraw=case.cut(),
-        entries=(case.entry(step, EntryType.PILOT_SUSPENDED, {"by": case.pilot.metadata.changed_by}),),
+        entries=(case.entry(step, EntryType.PILOT_SUSPENDED, data),),
         status=lambda _: wanted,
-        notices=(case.notice(Reason.SUSPENDED, "Suspend", "its SVID is withdrawn", warning=True),),
+        notices=(case.notice(reason, "Suspend", note, warning=True),),
     )
 
 
@@ -241,6 +266,8 @@ def _refuse(case: _Case, placed: Placed, objection: Objection) -> Plan:
         findings.append(placed.promoted)
     wanted = _settled(case, status, tuple(findings))
     recheck = case.moment.now + TAKEN_RECHECK if objection.reason in _TAKEN else None
+    if objection.reason is Reason.SECRET_REFUSED:
+        recheck = asked_again_at(status.conditions, case.moment.now)
     if wanted == status:
         return Plan(recheck_at=recheck)
     before = find(status.conditions, ConditionType.READY)
@@ -339,6 +366,8 @@ def _issue(case: _Case, placed: Placed, stage: StagePolicy) -> Plan:
         audit_index=-1,
     )
     kind, reason, action = _occasion(status)
+    since = status.stage_since or case.moment.now
+    review_due = due_at(msgspec.structs.replace(status, stage_since=since), stage)
 
     def announce(public_key_sha256: str, _: AccountFacts | None = None, /) -> Entry:
         data: dict[str, object] = {
@@ -356,7 +385,8 @@ def _issue(case: _Case, placed: Placed, stage: StagePolicy) -> Plan:
         return msgspec.structs.replace(
             _settled(case, status, _ready_findings(placed, recorded)),
             stage=stage.name,
-            stage_since=status.stage_since or case.moment.now,
+            stage_since=since,
+            review_due=review_due,
             spiffe_id=credential.spiffe_id,
             service_account_name=pilot.service_account,
             digest=pilot_digest(pilot),
@@ -378,7 +408,7 @@ def _issue(case: _Case, placed: Placed, stage: StagePolicy) -> Plan:
         ),
         status=new_status,
         notices=(case.notice(reason, action, note),),
-        recheck_at=credential.renew_at,
+        recheck_at=min(credential.renew_at, review_due or credential.renew_at),
     )
 
 
@@ -397,10 +427,13 @@ def _bundle_status(case: _Case, stage: StagePolicy) -> BundleStatus:
 
 def _settled(case: _Case, status: PilotIdentityStatus, findings: tuple[Finding, ...]) -> PilotIdentityStatus:
     generation = case.pilot.metadata.generation
+    settled = settle(status.conditions, findings, generation=generation, now=case.moment.now)
+    # A review is overdue whatever else is the matter; `decide_review` alone says so, and takes it back.
+    overdue = find(status.conditions, ConditionType.REVIEW_OVERDUE)
     return msgspec.structs.replace(
         status,
         observed_generation=generation,
-        conditions=settle(status.conditions, findings, generation=generation, now=case.moment.now),
+        conditions=settled if overdue is None else (*settled, overdue),
     )
 
 

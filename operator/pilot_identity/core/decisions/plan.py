@@ -132,8 +132,8 @@ class Proving:
 
     Attributes:
         tests: each gives one proof, in this order.
-        conclude: makes the rest of the plan from the proofs. A withdrawal that failed comes first among
-            them, as a proof that is not proven.
+        conclude: makes the rest of the plan from the proofs. Where withdrawals failed, one proof that is
+            not proven comes first among them and tells of all that failed.
     """
 
     tests: tuple[Test, ...]

@@ -10,6 +10,8 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 
+import msgspec
+
 from pilot_identity.core.decisions.plan import (
     WITHDRAWN,
     AccessDenied,
@@ -23,6 +25,7 @@ from pilot_identity.core.resources.task_grant import (
     IssuedToken,
     Proof,
     Superseded,
+    TaskGrantStatus,
 )
 from pilot_identity.core.spiffe.revocation import Revoked, RevokedCertificate, RevokedToken
 
@@ -39,15 +42,37 @@ NAMES = (WITHDRAWN, SecretGone.name, AccessDenied.name, TokenRefused.name, OnRev
 """Every proof that a closure may hold."""
 
 
+MOST_SUPERSEDED = 64
+"""How many credentials that renewals replaced a status may hold; a further renewal waits for one to lapse."""
+
+
 def superseded(before: GrantCredentialStatus, now: dt.datetime) -> tuple[Superseded, ...]:
     """What a renewal of `before` leaves out that still lives: itself, and what it replaced."""
     tokens = tuple(token for token in before.tokens if _lives(token, now))
     replaced = Superseded(before.serial, before.not_after, tokens)
-    return tuple(
-        one
-        for one in (*before.superseded, replaced)
-        if one.not_after > now or any(_lives(token, now) for token in one.tokens)
-    )
+    return tuple(one for one in (*before.superseded, replaced) if _until(one) > now)
+
+
+def storable(status: TaskGrantStatus, now: dt.datetime) -> TaskGrantStatus:
+    """The status as the API server takes it, whatever was announced: an end must never fail for its length.
+
+    No renewal goes beyond `MOST_SUPERSEDED`, and what lapsed is nobody's concern; should there be more
+    nevertheless, those that hold longest stay, and the log's entries name the others.
+    """
+    credential = status.credential
+    if credential is None or len(credential.superseded) <= MOST_SUPERSEDED:
+        return status
+    longest = sorted((one for one in credential.superseded if _until(one) > now), key=_until)
+    kept = msgspec.structs.replace(credential, superseded=tuple(longest[-MOST_SUPERSEDED:]))
+    return msgspec.structs.replace(status, credential=kept)
+
+
+def room_at(before: GrantCredentialStatus, now: dt.datetime) -> dt.datetime | None:
+    """When a renewal of `before` has room again for what it replaces; `None` where it has room now."""
+    held = superseded(before, now)
+    if len(held) <= MOST_SUPERSEDED:
+        return None
+    return sorted(map(_until, held))[len(held) - MOST_SUPERSEDED - 1]
 
 
 def revoked_of(grant: TaskGrant, now: dt.datetime) -> Revoked | None:
@@ -105,6 +130,11 @@ def same_but_time(before: Sequence[Proof], after: Sequence[Proof]) -> bool:
     return [(one.name, one.proven, one.message) for one in before] == [
         (one.name, one.proven, one.message) for one in after
     ]
+
+
+def _until(one: Superseded) -> dt.datetime:
+    """Until when a copy of anything of it would be believed."""
+    return max(one.not_after, *(token.not_after or one.not_after for token in one.tokens), one.not_after)
 
 
 def _lives(token: IssuedToken, now: dt.datetime) -> bool:

@@ -1,7 +1,8 @@
-"""Reviews that emergency grants owe: recorded before the glass is broken, paid by somebody else's word.
+"""Reviews: asked for by the stage's calendar and by emergency grants, made by somebody else's word.
 
 An emergency grant asks nobody beforehand, so somebody must look afterwards. That a review is owed stands in
-the pilot's status before the grant is issued: a crash, or the grant's deletion, cannot lose it.
+the pilot's status before the grant is issued: a crash, or the grant's deletion, cannot lose it. One review
+answers both.
 """
 
 from __future__ import annotations
@@ -20,8 +21,16 @@ from pilot_identity.core.decisions.grants.approving import APPROVE, is_in, is_pe
 from pilot_identity.core.decisions.objection import Check, Objection, ask_all
 from pilot_identity.core.decisions.pilot_checks import PilotSeen
 from pilot_identity.core.decisions.plan import Notice, Owner, Plan
+from pilot_identity.core.decisions.review_dates import ReviewDeadline, deadline_of, due_at, how_to_review
 from pilot_identity.core.resources import Approval, PilotIdentity, StagePolicy, TaskGrant
-from pilot_identity.core.resources.conditions import ConditionType, Reason, find
+from pilot_identity.core.resources.conditions import (
+    Condition,
+    ConditionType,
+    Finding,
+    Reason,
+    find,
+    settle,
+)
 from pilot_identity.core.resources.digests import pilot_digest
 from pilot_identity.core.resources.parsing import encode
 from pilot_identity.core.resources.pilot_identity import CountedReview, EmergencyUse, OwedReview
@@ -35,18 +44,24 @@ MOST_OWED = 16
 
 @dataclass(frozen=True, slots=True)
 class ReviewQuestion:
-    """What a review must be about, and of which groups its author."""
+    """What a review must be about, and of which groups its author.
+
+    Attributes:
+        owed: what emergency grants owe, if they do.
+    """
 
     pilot: PilotIdentity
-    owed: OwedReview
+    owed: OwedReview | None
     groups: tuple[str, ...]
     digest: str
 
     @classmethod
-    def of(cls, pilot: PilotIdentity, owed: OwedReview, stage: StagePolicy | None) -> ReviewQuestion:
-        """The review that a pilot owes, of the pilot as it is now."""
-        groups = stage.spec.approvals.groups if stage is not None else ()
-        return cls(pilot, owed, groups, pilot_digest(pilot))
+    def of(cls, pilot: PilotIdentity, stage: StagePolicy | None) -> ReviewQuestion | None:
+        """The review of the pilot as it is now; `None` where nobody wants one."""
+        owed = pilot.status.review_owed
+        if stage is None or (owed is None and due_at(pilot.status, stage) is None):
+            return None
+        return cls(pilot, owed, stage.spec.approvals.groups, pilot_digest(pilot))
 
 
 def wants_review_recorded(grant: TaskGrant) -> bool:
@@ -86,13 +101,13 @@ def owe(
 
 
 def judge_review(question: ReviewQuestion, approval: Approval) -> Objection | None:
-    """Say what is against an approval of purpose Review; `None` where it is the review that is owed."""
+    """Say what is against an approval of purpose Review; `None` where it is a review that counts."""
     return ask_all(CHECKS, Reviewed(question, approval))[-1].objection
 
 
 @dataclass(frozen=True, slots=True)
 class Reviewed:
-    """An approval beside the review that is owed."""
+    """An approval beside the review that is wanted."""
 
     question: ReviewQuestion
     approval: Approval
@@ -113,7 +128,8 @@ def _no_person(review: Reviewed) -> Objection | None:
 
 
 def _own_emergency(review: Reviewed) -> Objection | None:
-    if review.approval.spec.approver not in {use.requested_by for use in review.question.owed.grants}:
+    owed = review.question.owed
+    if owed is None or review.approval.spec.approver not in {use.requested_by for use in owed.grants}:
         return None
     return Objection(Reason.REFUSED, "you asked for an emergency grant yourself; ask somebody else to review")
 
@@ -137,7 +153,9 @@ def _denies(review: Reviewed) -> Objection | None:
 
 
 def _spent(review: Reviewed) -> Objection | None:
-    if not review.approval.metadata.is_deleting and not review.approval.status.used:
+    last, metadata = review.question.pilot.status.reviewed, review.approval.metadata
+    was_counted = review.approval.status.used or (last is not None and last.uid == metadata.uid)
+    if not metadata.is_deleting and not was_counted:
         return None
     return Objection(Reason.VOID, "it is being deleted, or was used before; each counts once")
 
@@ -149,12 +167,15 @@ def _another_digest(review: Reviewed) -> Objection | None:
 
 
 def _older(review: Reviewed) -> Objection | None:
-    made_at = review.approval.metadata.creation_timestamp
-    if made_at is not None and made_at >= review.question.owed.since:
-        return None
-    return Objection(
-        Reason.VOID, f"it is older than the last emergency grant, or of the same second; {AGAIN}"
-    )
+    made_at, owed = review.approval.metadata.creation_timestamp, review.question.owed
+    last = review.question.pilot.status.reviewed
+    if made_at is None or (owed is not None and made_at < owed.since):
+        return Objection(
+            Reason.VOID, f"it is older than the last emergency grant, or of the same second; {AGAIN}"
+        )
+    if last is not None and made_at < last.at:
+        return Objection(Reason.VOID, f"it is older than the last review, or of the same second; {AGAIN}")
+    return None
 
 
 CHECKS = (
@@ -172,19 +193,18 @@ CHECKS = (
     Check("not-used", _spent),
     # Make sure that the pilot was looked at as it is.
     Check("same-digest", _another_digest),
-    # Make sure that somebody looked after the emergency, not before it.
-    Check("newer-than-the-emergency", _older),
+    # Make sure that somebody looked after the emergency, and the last review, not before.
+    Check("newer-than-the-last", _older),
 )
 
 
 def paid(
     pilot: PilotIdentity, stage: StagePolicy | None, approvals: Iterable[Approval], now: dt.datetime
 ) -> tuple[Approval, CountedReview] | None:
-    """The approval that pays the review which is owed, if there is one; of several the oldest."""
-    owed = pilot.status.review_owed
-    if owed is None:
+    """The approval that is the review which is wanted, if there is one; of several the oldest."""
+    question = ReviewQuestion.of(pilot, stage)
+    if question is None:
         return None
-    question = ReviewQuestion.of(pilot, owed, stage)
     good = [one for one in approvals if one.spec.purpose == REVIEW and judge_review(question, one) is None]
     if not good:
         return None
@@ -194,24 +214,76 @@ def paid(
 
 
 def decide_review(seen: PilotSeen, moment: Moment) -> Plan | None:
-    """Take the review that a pilot owes, or note that it owes one; `None` where there is nothing to do.
+    """Take a review, note that one is owed or overdue; `None` where there is nothing to do.
 
-    A review says so in one write of its own; the next pass goes on with everything else.
+    Each is one write of its own; the next pass goes on with everything else.
     """
     pilot = seen.pilot
     stage = seen.stages.get(pilot.status.stage)
     made = paid(pilot, stage, seen.reviews, moment.now)
     if made is not None:
-        return _take(pilot, *made, moment)
+        return _take(pilot, stage, *made, moment)
     owed = owe(pilot, stage, seen.emergencies, moment.now) if stage is not None else None
-    return _note(pilot, owed, moment) if owed is not None else None
+    if owed is not None:
+        return _note(pilot, owed, moment)
+    return _keep_dates(pilot, stage, moment)
 
 
-def _take(pilot: PilotIdentity, approval: Approval, review: CountedReview, moment: Moment) -> Plan:
-    owed = encode(pilot.status.review_owed)
+def _keep_dates(pilot: PilotIdentity, stage: StagePolicy | None, moment: Moment) -> Plan | None:
+    """Say until when somebody must look at the pilot, and that nobody did."""
+    if stage is None:
+        return None
+    deadline = deadline_of(pilot, stage)
+    is_late = deadline is not None and moment.now >= deadline.at
+    conditions = _overdue(pilot, deadline if is_late else None, moment)
+    wanted = msgspec.structs.replace(
+        pilot.status, review_due=due_at(pilot.status, stage), conditions=conditions
+    )
+    if wanted == pilot.status:
+        return None
+    was_told = find(pilot.status.conditions, ConditionType.REVIEW_OVERDUE) is not None
+    if deadline is None or not is_late or was_told:
+        return Plan(status=lambda _: wanted, recheck_at=moment.now)
+    data = {"overdueSince": format_timestamp(deadline.at), "why": deadline.why}
+    step = f"review-overdue/{format_timestamp(deadline.at)}"
+    entry = _entry(pilot, step, EntryType.REVIEW_OVERDUE, data, moment)
+    return _plan(
+        pilot,
+        (entry,),
+        Reason.REVIEW_OVERDUE,
+        deadline.why,
+        moment,
+        review_due=wanted.review_due,
+        conditions=conditions,
+    )
+
+
+def _overdue(pilot: PilotIdentity, deadline: ReviewDeadline | None, moment: Moment) -> tuple[Condition, ...]:
+    """The pilot's conditions, with ReviewOverdue or without it."""
+    before = pilot.status.conditions
+    others = tuple(one for one in before if one.type != ConditionType.REVIEW_OVERDUE)
+    if deadline is None:
+        return others
+    finding = Finding(
+        ConditionType.REVIEW_OVERDUE,
+        status=True,
+        reason=Reason.REVIEW_OVERDUE,
+        message=f"{deadline.why}: {how_to_review(pilot)}",
+    )
+    return (*others, *settle(before, (finding,), generation=pilot.metadata.generation, now=moment.now))
+
+
+def _take(
+    pilot: PilotIdentity,
+    stage: StagePolicy | None,
+    approval: Approval,
+    review: CountedReview,
+    moment: Moment,
+) -> Plan:
+    owed = pilot.status.review_owed
     data = {
         "approval": encode(review),
-        "owed": owed,
+        **({"owed": encode(owed)} if owed is not None else {}),
         "reason": approval.spec.reason,
         "ticket": approval.spec.ticket,
     }
@@ -220,7 +292,18 @@ def _take(pilot: PilotIdentity, approval: Approval, review: CountedReview, momen
         _entry(pilot, f"reviewed/{review.uid}", EntryType.PILOT_REVIEWED, data, moment),
     )
     note = f"reviewed by {review.approver}: {approval.spec.reason}"
-    return _plan(pilot, entries, Reason.REVIEWED, note, moment, review_owed=None, reviewed=review)
+    status = msgspec.structs.replace(pilot.status, review_owed=None, reviewed=review)
+    return _plan(
+        pilot,
+        entries,
+        Reason.REVIEWED,
+        note,
+        moment,
+        review_owed=None,
+        reviewed=review,
+        review_due=due_at(status, stage) if stage is not None else None,
+        conditions=_overdue(pilot, None, moment),
+    )
 
 
 def _note(pilot: PilotIdentity, owed: OwedReview, moment: Moment) -> Plan:
@@ -241,7 +324,7 @@ def _plan(
 ) -> Plan:
     wanted = msgspec.structs.replace(pilot.status, **status)
     owner = Owner(pilot.key, pilot.metadata.uid)
-    kind: Literal["Normal", "Warning"] = "Warning" if reason is Reason.REVIEW_OWED else "Normal"
+    kind: Literal["Normal", "Warning"] = "Normal" if reason is Reason.REVIEWED else "Warning"
     return Plan(
         entries=entries,
         status=lambda _: wanted,

@@ -66,6 +66,15 @@ def _elders(seen: StageSeen) -> tuple[StagePolicy, ...]:
     return tuple(other for other in seen.others if _is_older(other, seen.stage))
 
 
+def _spec_unreadable(seen: StageSeen) -> Objection | None:
+    unreadable = seen.stage.metadata.unreadable
+    if not unreadable:
+        return None
+    return Objection(
+        Reason.SPEC_UNREADABLE, f"counts as frozen, since its spec cannot be read; correct it: {unreadable}"
+    )
+
+
 def _rank_shared(seen: StageSeen) -> Objection | None:
     for other in _elders(seen):
         if other.spec.rank == seen.stage.spec.rank:
@@ -145,6 +154,8 @@ def _rule_invalid(seen: StageSeen) -> Objection | None:
 
 
 CHECKS = (
+    # Make sure that no rule is made of what was not understood.
+    Check("spec-readable", _spec_unreadable),
     # Make sure that of two stages one is above the other: promotion goes by rank.
     Check("rank-of-its-own", _rank_shared),
     # Make sure that no identity of one stage is valid in another (promise 5).

@@ -30,10 +30,16 @@ class ConditionType(StrEnum):
     """The pilot is in the stage that its spec asks for."""
     REVOCATION_UNPROVEN = "RevocationUnproven"
     """A grant ended, and tests do not show yet that its access did; the operator goes on trying."""
+    REVIEW_OVERDUE = "ReviewOverdue"
+    """Nobody reviewed the pilot in time: it gets no grants, and none is renewed, until somebody does."""
 
 
 class Reason(StrEnum):
     """Why a condition stands as it does. The docstring below each is its documentation."""
+
+    # Any object that issues or is issued.
+    SPEC_UNREADABLE = "SpecUnreadable"
+    """The spec does not fit this version: a pilot counts as suspended, a grant revoked, a stage frozen."""
 
     # StagePolicy
     KEYS_READY = "KeysReady"
@@ -81,7 +87,7 @@ class Reason(StrEnum):
     REVIEW_OWED = "ReviewOwed"
     """An emergency grant is about to be issued; someone else must review the pilot soon after it."""
     REVIEWED = "Reviewed"
-    """Someone reviewed the pilot after its emergency grants; no review is owed any more."""
+    """Someone reviewed the pilot; no review is owed any more."""
 
     # While a TaskGrant waits.
     PILOT_NOT_FOUND = "PilotNotFound"
@@ -93,7 +99,7 @@ class Reason(StrEnum):
     APPROVAL_REQUIRED = "ApprovalRequired"
     """The stage asks for approvals before issuing, and they are not there."""
     REVIEW_OVERDUE = "ReviewOverdue"
-    """The review that the pilot's emergency grants owe was not made in time, or too many of them owe one."""
+    """A review that the pilot's stage or its emergency grants want was not made in time."""
     REVIEW_UNRECORDED = "ReviewUnrecorded"
     """An emergency grant waits for the moment until its pilot's status says that a review is owed for it."""
     LIMIT_REACHED = "LimitReached"
@@ -138,19 +144,29 @@ class Reason(StrEnum):
     CERTIFICATE_REQUEST_INVALID = "CertificateRequestInvalid"
     """`spec.certificateRequest` cannot be signed: malformed, a weak key, or asked for what needs a Secret."""
     ROLE_NOT_BINDABLE = "RoleNotBindable"
-    """A role that the grant asks for cannot be bound: no admin allowed it, or role or namespace is missing."""
+    """A role that is asked for cannot be bound: no admin allowed it, or it or its namespace is missing."""
     KUBERNETES_NAME_TAKEN = "KubernetesNameTaken"
     """The name of the grant's ServiceAccount or RoleBinding is taken by something that is not the grant's."""
     ACCESS_CHANGED = "AccessChanged"
     """The pilot's Kubernetes access is another than the one that was bound for the grant."""
+    TOKEN_TOO_LARGE = "TokenTooLarge"  # noqa: S105 - a reason, not a secret
+    """What the grant asks for does not fit into one token that verifiers read; the message says how far."""
     EMERGENCY_NOT_ALLOWED = "EmergencyNotAllowed"
     """`spec.emergency` is set, and the stage has no emergency grants."""
+
+    # Whatever wants a credential.
+    SECRET_REFUSED = "SecretRefused"  # noqa: S105 - a reason, not a secret
+    """The API server does not let the Secret be made, for example for a ResourceQuota; it is asked again."""
+    CREDENTIAL_UNSOUND = "CredentialUnsound"
+    """What was to be signed breaks a clause of its own standard, so it is not: a defect, please report it."""
 
     # Once a TaskGrant is issued, and when it ends.
     ISSUED = "Issued"
     """The task's credentials are in its Secret."""
     DECISION_OUTDATED = "DecisionOutdated"
     """Pilot or stage changed materially since people approved the grant; it is not renewed any more."""
+    RENEWED_TOO_OFTEN = "RenewedTooOften"
+    """Too many credentials that renewals replaced are not lapsed yet; the next renewal waits for that."""
     RENEWED = "Renewed"
     """The task goes on; its credentials were replaced by fresh ones."""
     TASK_COMPLETED = "TaskCompleted"
@@ -159,6 +175,8 @@ class Reason(StrEnum):
     """The grant's duration is over."""
     APPROVAL_TIMED_OUT = "ApprovalTimedOut"
     """The grant was not issued within the time that its stage lets a request wait for approvals."""
+    WAITED_TOO_LONG = "WaitedTooLong"
+    """The grant waited for something else than approvals, and as long as its stage lets a request wait."""
     EMERGENCY_ISSUED = "EmergencyIssued"
     """Someone broke the glass: the credentials were issued without approvals; a review is owed."""
     REVOKED = "Revoked"

@@ -62,6 +62,8 @@ class Metadata(View, frozen=True):
     deletion_timestamp: dt.datetime | None = None
     finalizers: tuple[str, ...] = ()
     annotations: Annotations = Annotations()
+    unreadable: str = ""
+    """Why the spec could not be read, set by `parsing.read_as` alone: the API server drops such a field."""
 
     @property
     def changed_by(self) -> str:

@@ -62,6 +62,60 @@ def parse_as(body: Mapping[str, Any], kind: Kind) -> Resource:
         raise ResourceError(f"{kind.name} {name}: {error}") from error
 
 
+_BLANKS: Mapping[str, Mapping[str, Any]] = {
+    "StagePolicy": {"rank": -1, "trustDomain": "", "dataClasses": ()},
+    "PilotIdentity": {
+        "workflow": "",
+        "purpose": "",
+        "owners": {"business": "", "technical": ""},
+        "stage": "",
+    },
+    "TaskGrant": {"pilot": "", "task": {"id": ""}, "access": (), "revoke": {"reason": ""}},
+}
+"""What stands for a field that is demanded and cannot be read; it is never written to the cluster."""
+
+_STOPS: Mapping[str, Mapping[str, Any]] = {
+    "StagePolicy": {"freeze": True},
+    "PilotIdentity": {"suspend": True},
+    "TaskGrant": {},
+}
+
+
+def read_as(body: Mapping[str, Any], kind: Kind) -> Resource:
+    """Parse one object; where its spec does not fit, read what does and let the object count as stopped.
+
+    Whoever writes a spec that this version cannot read must not win by it that his pilot's suspension,
+    a grant's revocation or a deletion goes unseen. So a pilot reads as suspended then, a grant as revoked,
+    a stage as frozen, and `metadata.unreadable` says why. The status is the operator's own.
+
+    Raises:
+        ResourceError: not even that: the status does not fit, or it is an Approval, which cannot change.
+    """
+    try:
+        return parse_as(body, kind)
+    except ResourceError as error:
+        if kind.name not in _BLANKS:
+            raise
+        spec = body.get("spec")
+        told = dict(spec) if isinstance(spec, Mapping) else {}
+        blank = _BLANKS[kind.name]
+        parts = {
+            name: value
+            for name, value in told.items()
+            if value is not None and _fits({**body, "spec": {**blank, name: value}}, kind)
+        }
+        metadata = {**body["metadata"], "unreadable": str(error)}
+        return parse_as({**body, "metadata": metadata, "spec": {**blank, **parts, **_STOPS[kind.name]}}, kind)
+
+
+def _fits(body: Mapping[str, Any], kind: Kind) -> bool:
+    try:
+        parse_as(body, kind)
+    except ResourceError:
+        return False
+    return True
+
+
 def _decode(wanted: type, value: Any) -> Any:
     if wanted is Duration:
         return Duration.parse(str(value))

@@ -153,6 +153,7 @@ class PilotIdentityStatus(View, frozen=True):
     credential: CredentialStatus | None = None
     issuances: int = 0
     bundle: BundleStatus | None = None
+    review_due: dt.datetime | None = None
     review_owed: OwedReview | None = None
     reviewed: CountedReview | None = None
     conditions: tuple[Condition, ...] = ()

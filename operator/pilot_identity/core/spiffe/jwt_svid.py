@@ -23,13 +23,17 @@ if TYPE_CHECKING:
 
     from pilot_identity.core.spiffe.ids import SpiffeId
 
-__all__ = ["NAMESPACE", "certificate_thumbprint", "issue_token", "sign_compact"]
+__all__ = ["NAMESPACE", "certificate_thumbprint", "issue_token", "sign_compact", "token_octets"]
 
 # The claim under which everything of ours lies, so that it collides with nobody's (RFC 7519 §4.2).
 NAMESPACE = "https://pilotidentity.dev/claims"
 
 # What the arguments say is not for `claims` to say again.
 RESERVED = frozenset({"iss", "sub", "aud", "exp", "nbf", "iat", "jti"})
+
+# A SHA-256 in base64url, which a key id (RFC 7638) and a certificate's thumbprint (RFC 8705) are.
+_THUMBPRINT = "A" * 43
+_SIGNATURE_OCTETS = 64  # ES256 (RFC 7518 §3.4)
 
 
 def issue_token(  # noqa: PLR0913, PLR0917  # time and token id are arguments; a bag for them would hide that
@@ -66,6 +70,28 @@ def issue_token(  # noqa: PLR0913, PLR0917  # time and token id are arguments; a
     if violations:
         raise SvidError(violations)
     return token
+
+
+def token_octets(
+    subject: SpiffeId, audience: str, expires_at: dt.datetime, token_id: str, claims: Mapping[str, Any]
+) -> int:
+    """How long the token would be that `issue_token` makes of these and of the certificate's thumbprint.
+
+    Exact, since nothing else of a token has a length that varies: times have ten digits until the year 2286.
+    What is longer than `jwt_token.MAX_TOKEN_OCTETS` is never issued.
+    """
+    seconds = int(expires_at.timestamp())
+    payload = dict(claims) | {
+        "sub": subject.uri,
+        "aud": audience,
+        "iat": seconds,
+        "exp": seconds,
+        "jti": token_id,
+        "cnf": {"x5t#S256": _THUMBPRINT},
+    }
+    header = {"alg": "ES256", "kid": _THUMBPRINT, "typ": "JWT"}
+    parts = (jose.json_text(header).encode("ascii"), jose.json_text(payload).encode("ascii"))
+    return len(".".join(jose.encode(part) for part in (*parts, bytes(_SIGNATURE_OCTETS))))
 
 
 def sign_compact(

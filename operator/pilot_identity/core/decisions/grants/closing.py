@@ -43,6 +43,7 @@ from pilot_identity.core.decisions.proofs import (
     retry_at,
     revoked_of,
     same_but_time,
+    storable,
     unproven,
 )
 from pilot_identity.core.resources.conditions import ConditionType, Finding, Reason, cut, find
@@ -73,7 +74,7 @@ def rest(case: Case) -> Plan:
     metadata = case.grant.metadata
     announced = case.seen.announced
     is_out = announced is not None and announced.was_released
-    withdraw = withdrawals(_knowing_announced(case)) if is_out else ()
+    withdraw = withdrawals(knowing_announced(case)) if is_out else ()
     if metadata.is_deleting:
         return Plan(withdraw=withdraw, let_go=metadata.is_held)
     kept_until = _kept_until(case)
@@ -123,7 +124,7 @@ def _tests(case: Case) -> tuple[Test, ...]:
 
 def end(case: Case, ending: Ending) -> Plan:
     """Cut the access, test that it is cut, record it, say so; the same after a crash."""
-    case = _knowing_announced(case)
+    case = knowing_announced(case)
     return Plan(
         withdraw=withdrawals(case),
         prove=Proving(_tests(case), lambda proofs: _close(case, ending, proofs)),
@@ -132,7 +133,7 @@ def end(case: Case, ending: Ending) -> Plan:
 
 def end_again(case: Case) -> Plan:
     """A closing grant: withdraw and test again, until everything is shown."""
-    case = _knowing_announced(case)
+    case = knowing_announced(case)
     announced = case.seen.announced
     if announced is not None and announced.may_be_released(case.moment.now):
         # Another process announced it while this one closed the grant; it may be out in a moment.
@@ -143,7 +144,7 @@ def end_again(case: Case) -> Plan:
     )
 
 
-def _knowing_announced(case: Case) -> Case:
+def knowing_announced(case: Case) -> Case:
     """The case with what was announced and released told in the status, so that nothing below forgets it."""
     announced = case.seen.announced
     if announced is None or not announced.was_released:
@@ -212,7 +213,8 @@ def _conclude(
     def new_status(outcome: Outcome) -> TaskGrantStatus:
         index = outcome.index if is_first else closure.audit_index
         closed = msgspec.structs.replace(closure, audit_index=index)
-        return case.settled(msgspec.structs.replace(grant.status, phase=phase, closure=closed), finding)
+        ended = msgspec.structs.replace(grant.status, phase=phase, closure=closed)
+        return storable(case.settled(ended, finding), case.moment.now)
 
     return Plan(
         entries=(*_abandoned(case), *entries),
@@ -256,7 +258,8 @@ def _go_on(
     def new_status(outcome: Outcome) -> TaskGrantStatus:
         index = outcome.index if is_first else closure.audit_index
         closing = msgspec.structs.replace(closure, audit_index=index)
-        return case.settled(msgspec.structs.replace(grant.status, phase=phase, closure=closing), *findings)
+        unended = msgspec.structs.replace(grant.status, phase=phase, closure=closing)
+        return storable(case.settled(unended, *findings), now)
 
     recheck = retry_at(since, now)
     if grant.metadata.deletion_timestamp is not None:

@@ -13,9 +13,11 @@ from pilot_identity.core.decisions.grants.approving import Word
 from pilot_identity.core.decisions.grants.case import Case
 from pilot_identity.core.decisions.grants.checks.approvals import required, tally_of, wait_of
 from pilot_identity.core.decisions.grants.checks.table import checks_of
+from pilot_identity.core.decisions.grants.endings import waits_until
 from pilot_identity.core.decisions.grants.issuing import decided, issue
 from pilot_identity.core.decisions.grants.lifecycle import Happening, follow
 from pilot_identity.core.decisions.grants.seen import RATE_WINDOW, Request, request_of
+from pilot_identity.core.decisions.hindrance import asked_again_at, refused
 from pilot_identity.core.decisions.objection import Answer, Objection, ask_all
 from pilot_identity.core.decisions.plan import Outcome, Plan
 from pilot_identity.core.resources import Phase
@@ -50,6 +52,8 @@ def consider(case: Case) -> Plan:
         decided_at=case.moment.now,
     )
     heard = tuple(given(word.approval, case.moment.now) for word in words)
+    if objection is None and case.seen.refusal:
+        return _wait(case, refused(case.grant.secret, case.seen.refusal), wait_of(request))
     if objection is None:
         plan = issue(_told_of(case, wait_of(request)), request, decision)
         return _aloud(case, request, replace(plan, entries=(*heard, *plan.entries)))
@@ -109,10 +113,13 @@ def _wait(case: Case, objection: Objection, approval: ApprovalWait | None = None
         status = msgspec.structs.replace(status, phase=follow(status.phase, Happening.NEEDS_APPROVAL))
     finding = Finding(ConditionType.READY, status=False, reason=objection.reason, message=objection.message)
     wanted = case.settled(status, finding)
-    recheck = status.approval.expires_at if status.approval is not None else None
+    recheck = status.approval.expires_at if status.approval is not None else waits_until(case.seen)
     if objection.reason is Reason.LIMIT_REACHED and case.seen.oldest_issue is not None:
         free_at = case.seen.oldest_issue + RATE_WINDOW
         recheck = min(recheck or free_at, free_at)
+    if objection.reason is Reason.SECRET_REFUSED:
+        again_at = asked_again_at(status.conditions, case.moment.now)
+        recheck = min(recheck or again_at, again_at)
     told = any(before.reason == objection.reason for before in status.conditions)
     same_approval = wanted.approval == case.grant.status.approval
     if wanted == case.grant.status or (told and same_approval and objection.reason is Reason.LIMIT_REACHED):

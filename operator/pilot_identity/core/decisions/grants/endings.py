@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pilot_identity.core.decisions.grants.lifecycle import Happening
 from pilot_identity.core.decisions.grants.seen import GrantSeen
 from pilot_identity.core.resources import Phase, PilotIdentity, TaskGrant
-from pilot_identity.core.resources.conditions import Reason
+from pilot_identity.core.resources.conditions import ConditionType, Reason, find
+from pilot_identity.core.resources.stage_policy import GrantApprovals
 from pilot_identity.core.resources.timestamps import format_timestamp
 
 
@@ -39,6 +40,9 @@ def _revoked(seen: GrantSeen, now: dt.datetime) -> Ending | None:
     revoke = seen.grant.spec.revoke
     if revoke is None:
         return None
+    if not revoke.reason:
+        message = f"counts as revoked, since its spec cannot be read: {seen.grant.metadata.unreadable}"
+        return Ending(Happening.REVOKED, Reason.SPEC_UNREADABLE, message, now)
     by = f" by {revoke.by}" if revoke.by else ""
     return Ending(Happening.REVOKED, Reason.REVOKED, f"revoked{by}: {revoke.reason}", now)
 
@@ -54,7 +58,8 @@ def _pilot_deleted(seen: GrantSeen, now: dt.datetime) -> Ending | None:
 
 def _pilot_suspended(seen: GrantSeen, now: dt.datetime) -> Ending | None:
     if seen.grant.status.phase is Phase.ACTIVE and seen.pilot is not None and seen.pilot.spec.suspend:
-        message = f"pilot {seen.grant.spec.pilot!r} was suspended"
+        why = ": its spec cannot be read" if seen.pilot.metadata.unreadable else ""
+        message = f"pilot {seen.grant.spec.pilot!r} was suspended{why}"
         return Ending(Happening.REVOKED, Reason.PILOT_SUSPENDED, message, now)
     return None
 
@@ -87,7 +92,8 @@ def _stage_changed(seen: GrantSeen, now: dt.datetime) -> Ending | None:
 
 def _stage_frozen(seen: GrantSeen, now: dt.datetime) -> Ending | None:
     if seen.grant.status.phase is Phase.ACTIVE and seen.stage is not None and seen.stage.spec.freeze:
-        message = f"stage {seen.stage.name!r} was frozen"
+        why = ": its spec cannot be read" if seen.stage.metadata.unreadable else ""
+        message = f"stage {seen.stage.name!r} was frozen{why}"
         return Ending(Happening.REVOKED, Reason.STAGE_FROZEN, message, now)
     return None
 
@@ -112,7 +118,12 @@ def _parent_ended(seen: GrantSeen, now: dt.datetime) -> Ending | None:
 def is_parent_ending(seen: GrantSeen, now: dt.datetime) -> bool:
     """Whether the parent, or one further up, is about to end, though that is not recorded yet."""
     above = seen.of_parent()
-    return above is not None and (ending_of(above, now) is not None or is_parent_ending(above, now))
+    return above is not None and is_ending(above, now)
+
+
+def is_ending(seen: GrantSeen, now: dt.datetime) -> bool:
+    """Whether the grant's access is to be cut now, by its own end or by one above it that is to come."""
+    return ending_of(seen, now) is not None or is_parent_ending(seen, now)
 
 
 def _completed(seen: GrantSeen, now: dt.datetime) -> Ending | None:
@@ -133,13 +144,41 @@ def _time_up(seen: GrantSeen, now: dt.datetime) -> Ending | None:
 def _approval_timed_out(seen: GrantSeen, now: dt.datetime) -> Ending | None:
     status = seen.grant.status
     wait = status.approval
-    if status.phase is not Phase.AWAITING_APPROVAL or wait is None or not wait.required:
-        return None
-    if now < wait.expires_at:
+    if not _waits_for_approval(seen) or wait is None or now < wait.expires_at:
         return None
     so_far = f"{len(wait.approved_by)} of {wait.required} approvals"
     message = f"it was not issued by {format_timestamp(wait.expires_at)}, when it had {so_far}; ask again"
     return Ending(Happening.TIME_UP, Reason.APPROVAL_TIMED_OUT, message, wait.expires_at)
+
+
+def _waits_for_approval(seen: GrantSeen) -> bool:
+    status = seen.grant.status
+    wait = status.approval
+    return status.phase is Phase.AWAITING_APPROVAL and wait is not None and bool(wait.required)
+
+
+def waits_until(seen: GrantSeen) -> dt.datetime | None:
+    """Until when a grant that is not issued waits for anything but approvals.
+
+    The stage's bound for approvals serves for all that a request may wait for; where there is no stage yet,
+    the API's default does. `None` where the API server does not tell the request's age.
+    """
+    asked_at = seen.grant.metadata.creation_timestamp
+    rules = seen.stage.spec.approvals.grant if seen.stage is not None else GrantApprovals()
+    return asked_at + rules.within if asked_at is not None else None
+
+
+def _waited_too_long(seen: GrantSeen, now: dt.datetime) -> Ending | None:
+    status = seen.grant.status
+    if status.phase not in {Phase.PENDING, Phase.AWAITING_APPROVAL} or _waits_for_approval(seen):
+        return None
+    until = waits_until(seen)
+    if until is None or now < until:
+        return None
+    ready = find(status.conditions, ConditionType.READY)
+    why = f" ({ready.reason}: {ready.message})" if ready is not None else ""
+    message = f"it was not issued by {format_timestamp(until)}{why}; ask again"
+    return Ending(Happening.TIME_UP, Reason.WAITED_TOO_LONG, message, until)
 
 
 ENDINGS: tuple[Callable[[GrantSeen, dt.datetime], Ending | None], ...] = (
@@ -161,6 +200,7 @@ ENDINGS: tuple[Callable[[GrantSeen, dt.datetime], Ending | None], ...] = (
     _time_up,
     # Make sure that nobody waits for ever, and that what is approved is issued soon or never.
     _approval_timed_out,
+    _waited_too_long,
 )
 
 

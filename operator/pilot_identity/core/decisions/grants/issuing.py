@@ -15,11 +15,12 @@ from pilot_identity.core.decisions.delegation import told_chain
 from pilot_identity.core.decisions.grants.case import Case
 from pilot_identity.core.decisions.grants.checks.table import renewal_checks_of
 from pilot_identity.core.decisions.grants.lifecycle import Happening, follow
-from pilot_identity.core.decisions.grants.seen import Request, request_of
+from pilot_identity.core.decisions.grants.seen import Request, request_of, wait
+from pilot_identity.core.decisions.hindrance import MOST_ABANDONED, asked_again_at, refused
 from pilot_identity.core.decisions.kubernetes_access import account_order, credential_of
 from pilot_identity.core.decisions.objection import Objection, ask_all
 from pilot_identity.core.decisions.plan import AccountFacts, CredentialOrder, Outcome, Plan, Release
-from pilot_identity.core.decisions.proofs import superseded
+from pilot_identity.core.decisions.proofs import MOST_SUPERSEDED, room_at, superseded
 from pilot_identity.core.resources import TaskGrant
 from pilot_identity.core.resources.conditions import ConditionType, Finding, Reason, find
 from pilot_identity.core.resources.digests import pilot_digest, policy_digest
@@ -30,6 +31,12 @@ from pilot_identity.core.resources.task_grant import (
     IssuedToken,
     TaskGrantStatus,
 )
+
+LONGEST_OVERLAP = 12
+"""Nothing lives longer than so many lives of the shortest-lived that is renewed with it.
+
+A renewal comes at two fifths of that life at the soonest, so at most 30 of its predecessors live.
+"""
 
 
 def _order(case: Case, request: Request, expires_at: dt.datetime) -> CredentialOrder:
@@ -43,7 +50,30 @@ def _order(case: Case, request: Request, expires_at: dt.datetime) -> CredentialO
         moment=case.moment,
     )
     left = expires_at - case.moment.second
-    return replace(order, kubernetes=account_order(case.grant, request.pilot, request.stage, left))
+    account = account_order(case.grant, request.pilot, request.stage, left)
+    return _overlapping_little(case, replace(order, kubernetes=account))
+
+
+def _overlapping_little(case: Case, order: CredentialOrder) -> CredentialOrder:
+    """Shorten what would outlive many renewals: each leaves a copy that a revocation must name.
+
+    All is renewed together, as often as the shortest-lived of it asks.
+    """
+    start = case.moment.second
+    bound = start + LONGEST_OVERLAP * (_soonest(case, order) - start)
+    return replace(
+        order,
+        not_after=min(order.not_after, bound),
+        tokens=tuple(replace(token, expires_at=min(token.expires_at, bound)) for token in order.tokens),
+    )
+
+
+def _soonest(case: Case, order: CredentialOrder) -> dt.datetime:
+    """When the first of what `order` orders lapses."""
+    ends = [order.not_after, *(token.expires_at for token in order.tokens)]
+    if order.kubernetes is not None:
+        ends.append(case.moment.second + order.kubernetes.lifetime)
+    return min(ends)
 
 
 def _credential(case: Case, order: CredentialOrder, expires_at: dt.datetime) -> GrantCredentialStatus:
@@ -52,10 +82,7 @@ def _credential(case: Case, order: CredentialOrder, expires_at: dt.datetime) -> 
         token.token_id: IssuedToken(token.audience, token.token_id, token.expires_at)
         for token in order.tokens
     }
-    ends = [order.not_after, *(token.expires_at for token in order.tokens)]
-    if order.kubernetes is not None:
-        ends.append(case.moment.second + order.kubernetes.lifetime)
-    soonest = min(ends)
+    soonest = _soonest(case, order)
     return GrantCredentialStatus(
         id=order.id,
         issuance=case.issuance,
@@ -158,8 +185,26 @@ def carry_on(case: Case) -> Plan:
     if objection is not None and (is_due or objection.is_final):
         return lapse(case, objection)
     if is_due:
-        return _renew(case, request, credential, expires_at)
+        return _renew_where_possible(case, request, credential, expires_at)
     return _stand(case, credential) if objection is None else Plan(recheck_at=credential.renew_at)
+
+
+def _renew_where_possible(
+    case: Case, request: Request, credential: GrantCredentialStatus, expires_at: dt.datetime
+) -> Plan:
+    """Renew, unless there is no room to tell of it, or nowhere to put it."""
+    grant, moment = case.grant, case.moment
+    if (free_at := room_at(credential, moment.now)) is not None:
+        full = f"{MOST_SUPERSEDED} credentials that renewals replaced are not lapsed; waits for the first"
+        return replace(lapse(case, wait(Reason.RENEWED_TOO_OFTEN, full)), recheck_at=min(free_at, expires_at))
+    if grant.status.issuances - credential.issuance >= MOST_ABANDONED:
+        message = f"its credentials could not be delivered in {MOST_ABANDONED} tries"
+        return lapse(case, Objection(Reason.SECRET_REFUSED, message))
+    if case.seen.refusal:
+        again_at = asked_again_at(grant.status.conditions, moment.now)
+        plan = lapse(case, refused(grant.secret, case.seen.refusal))
+        return replace(plan, recheck_at=min(expires_at, again_at))
+    return _renew(case, request, credential, expires_at)
 
 
 def _stand(case: Case, credential: GrantCredentialStatus) -> Plan:

@@ -18,7 +18,7 @@ from pilot_identity.core.resources import Phase
 from pilot_identity.core.resources.task_grant import Proof
 
 CUT_AGAIN = dt.timedelta(seconds=1)
-"""When to try again what could not be withdrawn while the end above is not recorded."""
+"""When to try again what could not be withdrawn, or asked, while the end is not recorded."""
 
 
 def decide_grant(seen: GrantSeen, moment: Moment) -> Plan:
@@ -27,6 +27,9 @@ def decide_grant(seen: GrantSeen, moment: Moment) -> Plan:
     grant = seen.grant
     if grant.status.phase.is_terminal:
         return rest(case)
+    if seen.is_announced_unknown and not is_overdue(grant.metadata, moment.now):
+        # The end is recorded once it can be told what must be named in it; what is known is cut now.
+        return _cut_and_ask_again(case)
     if grant.status.phase is Phase.CLOSING:
         return end_again(case)
     if seen.announced is not None and not is_overdue(grant.metadata, moment.now):
@@ -37,12 +40,14 @@ def decide_grant(seen: GrantSeen, moment: Moment) -> Plan:
     ending = ending_of(seen, moment.now)
     if ending is not None:
         return end(case, ending)
-    if grant.metadata.is_deleting:
-        return Plan()
-    return _carry_on(case) if grant.status.phase is Phase.ACTIVE else consider(case)
+    return _carry_on(case)
 
 
 def _carry_on(case: Case) -> Plan:
+    if case.grant.metadata.is_deleting:
+        return Plan()
+    if case.grant.status.phase is not Phase.ACTIVE:
+        return consider(case)
     return _cut(case) if is_parent_ending(case.seen, case.moment.now) else carry_on(case)
 
 
@@ -56,3 +61,8 @@ def _cut(case: Case) -> Plan:
         return Plan(recheck_at=case.moment.now + CUT_AGAIN if failed else case.grant.status.expires_at)
 
     return Plan(withdraw=withdrawals(case), prove=Proving((), conclude))
+
+
+def _cut_and_ask_again(case: Case) -> Plan:
+    again = Plan(recheck_at=case.moment.now + CUT_AGAIN)
+    return Plan(withdraw=withdrawals(case), prove=Proving((), lambda _: again))

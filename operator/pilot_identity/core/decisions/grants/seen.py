@@ -28,10 +28,12 @@ class GrantSeen:
         issued_lately: how many other grants of the pilot were issued within the last minute.
         oldest_issue: when the one of those was issued that makes room for this grant as it lapses.
         announced: a credential that the log announced and the status does not know.
+        is_announced_unknown: whether that could not be asked, of a grant whose access is to be cut anyway.
         ancestors: the grants that `spec.parent` leads to, the parent last; short where one is missing.
         ancestor_pilots: the pilot of each of them, `None` where it is missing.
         approvals: every Approval that names this grant's UID.
         hindrances: the Kubernetes bindings that cannot be made, asked before an issue and before a renewal.
+        refusal: why the grant's Secret could not be made, asked where the last credential never came to be.
         retention: how long the grant's object stays once it ended.
     """
 
@@ -43,10 +45,12 @@ class GrantSeen:
     issued_lately: int = 0
     oldest_issue: dt.datetime | None = None
     announced: Announced | None = None
+    is_announced_unknown: bool = False
     ancestors: tuple[TaskGrant, ...] = ()
     ancestor_pilots: tuple[PilotIdentity | None, ...] = ()
     approvals: tuple[Approval, ...] = ()
     hindrances: tuple[Hindrance, ...] = ()
+    refusal: str = ""
     retention: dt.timedelta = RETENTION
 
     @property

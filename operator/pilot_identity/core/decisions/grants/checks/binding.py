@@ -30,9 +30,15 @@ def _still_approved(request: Request) -> Objection | None:
         return Objection(
             Reason.RULE_FAILED, f"approvals.grant.when of stage {stage.name!r} gave no answer: {error}"
         )
-    if not needed and not decision.approvals:
+    is_emergency = request.grant.spec.emergency
+    if not needed and not decision.approvals and not is_emergency:
         return None
-    agreed = "was approved" if decision.approvals else "was issued without the approval that is asked for now"
+    if decision.approvals:
+        agreed = "was approved"
+    elif is_emergency:
+        agreed = "was issued without approvals, in an emergency"
+    else:
+        agreed = "was issued without the approval that is asked for now"
     return Objection(
         Reason.DECISION_OUTDATED,
         f"{' and '.join(changed)} changed materially since the grant {agreed}; ask for a new grant",

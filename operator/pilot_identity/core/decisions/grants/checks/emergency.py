@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pilot_identity.core.decisions.grants.seen import Request, wait
 from pilot_identity.core.decisions.objection import Check, Objection
+from pilot_identity.core.decisions.review_dates import deadline_of, how_to_review
 from pilot_identity.core.decisions.reviews import MOST_OWED, is_recorded
 from pilot_identity.core.resources.conditions import Reason
-from pilot_identity.core.resources.timestamps import format_timestamp
 
 
 def _not_allowed(request: Request) -> Objection | None:
@@ -29,27 +29,23 @@ def _too_long(request: Request) -> Objection | None:
 
 
 def _review_overdue(request: Request) -> Objection | None:
-    pilot = request.pilot
+    deadline = deadline_of(request.pilot, request.stage)
+    if deadline is None or request.now < deadline.at:
+        return None
+    return wait(Reason.REVIEW_OVERDUE, f"{deadline.why}: {how_to_review(request.pilot)}")
+
+
+def _too_many_unreviewed(request: Request) -> Objection | None:
+    pilot, grant = request.pilot, request.grant
     owed = pilot.status.review_owed
-    if owed is None:
+    if not grant.spec.emergency or owed is None or is_recorded(pilot, grant):
+        return None
+    if len(owed.grants) < MOST_OWED:
         return None
     names = ", ".join(use.name for use in owed.grants)
-    how = (
-        f"somebody who asked for none of them makes an Approval with purpose Review of {pilot.key}, digest "
-        f"{pilot.status.digest}"
+    return wait(
+        Reason.REVIEW_OVERDUE, f"{MOST_OWED} emergency grants owe a review, {names}: {how_to_review(pilot)}"
     )
-    if request.now >= owed.due_at:
-        return wait(
-            Reason.REVIEW_OVERDUE,
-            f"the review of emergency grants {names} was due at {format_timestamp(owed.due_at)}: {how}",
-        )
-    if (
-        request.grant.spec.emergency
-        and len(owed.grants) >= MOST_OWED
-        and not is_recorded(pilot, request.grant)
-    ):
-        return wait(Reason.REVIEW_OVERDUE, f"{MOST_OWED} emergency grants owe a review, {names}: {how}")
-    return None
 
 
 def _unrecorded(request: Request) -> Objection | None:
@@ -62,15 +58,21 @@ def _unrecorded(request: Request) -> Objection | None:
 
 
 REVIEWED = (
-    # Make sure that whoever breaks the glass is looked at afterwards, or the pilot stands still.
+    # Make sure that somebody looks at the pilot as often as its stage wants, and after an emergency.
     Check("review-not-overdue", _review_overdue),
 )
 
-EMERGENCY = (
+EMERGENCY_STANDS = (
     # Make sure that the stage wants emergencies at all.
     Check("emergency-allowed", _not_allowed),
     # Make sure that what nobody approved is short.
     Check("emergency-short", _too_long),
+)
+
+EMERGENCY = (
+    *EMERGENCY_STANDS,
+    # Make sure that all that nobody approved can be named to whoever reviews it.
+    Check("emergencies-reviewed", _too_many_unreviewed),
 )
 
 RECORDED = (

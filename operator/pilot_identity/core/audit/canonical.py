@@ -1,0 +1,35 @@
+"""Canonical JSON (RFC 8785), fast where that is the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import rfc8785
+
+_EXACT = 2**53 - 1
+"""RFC 8785 §3.2.2.3: numbers are IEEE 754 doubles; a larger integer is not."""
+_ENCODER = msgspec.json.Encoder(order="sorted")
+
+
+def canonical(value: Any) -> bytes:
+    """Encode plain JSON values as RFC 8785 says.
+
+    msgspec's sorted encoding differs from it only in floats and the order of names beyond ASCII, and is ten
+    times as fast; a value with either goes the slow way.
+
+    Raises:
+        rfc8785.CanonicalizationError: there is something in it that canonical JSON cannot say.
+    """
+    return _ENCODER.encode(value) if _is_simple(value) else rfc8785.dumps(value)
+
+
+def _is_simple(value: Any) -> bool:
+    kind = type(value)
+    if kind is str or kind is bool or value is None:
+        return True
+    if kind is int:
+        return bool(-_EXACT <= value <= _EXACT)
+    if kind is dict:
+        return all(type(name) is str and name.isascii() and _is_simple(item) for name, item in value.items())
+    return (kind is list or kind is tuple) and all(map(_is_simple, value))

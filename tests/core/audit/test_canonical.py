@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import math
+from enum import StrEnum
+from typing import Any
+
+import pytest
+import rfc8785
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pilot_identity.core.audit.canonical import canonical
+
+# No lone surrogates: they are no text (RFC 8785 §3.2.2.2).
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | TEXT
+    | st.integers(-(2**53) + 1, 2**53 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+)
+VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner), max_leaves=20)
+
+
+@given(VALUES)
+def test_it_is_what_the_rfc_says(value: Any) -> None:
+    """Whichever way a value goes."""
+    assert canonical(value) == rfc8785.dumps(value)
+
+
+@pytest.mark.parametrize("code", range(0x100))
+def test_every_low_character_is_escaped_as_the_rfc_says(code: int) -> None:
+    """In values and in names."""
+    value = {chr(code): chr(code)}
+    assert canonical(value) == rfc8785.dumps(value)
+
+
+@pytest.mark.parametrize("value", [2**53, -(2**53), math.nan, math.inf, "\ud800", b"bytes", {1: 2}])
+def test_what_canonical_json_cannot_say_is_refused(value: Any) -> None:
+    """Never written another way instead."""
+    for made in (value, [value], {"a": value}):
+        with pytest.raises((rfc8785.CanonicalizationError, UnicodeEncodeError)):
+            canonical(made)
+
+
+class Word(StrEnum):
+    """A word of the code's own."""
+
+    ONE = "one"
+
+
+def test_a_word_of_the_code_is_a_string() -> None:
+    """It goes the slow way, to the same end."""
+    assert canonical({"a": Word.ONE}) == b'{"a":"one"}'
