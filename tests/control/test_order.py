@@ -278,7 +278,8 @@ async def test_a_pilot_whose_secrets_place_is_taken_says_so_once_and_recovers() 
         since = len(server.requests)
         await here.pass_time(5 * TAKEN_RECHECK.total_seconds())
         looks = [str(request) for request in server.requests[since:] if request.is_dry]
-        assert looks == ["PUT secrets/pilot-svid-triage (dry run)"] * 5
+        # Twice at each look: whose it is, and, since a number was abandoned, whether one would be taken.
+        assert looks == ["PUT secrets/pilot-svid-triage (dry run)"] * 10
         assert ready_of(server.find("pilotidentities", "triage")) == ("False", "SecretNameTaken")
         assert (len(witness.entries()), asked(server)) == (told, written)
         assert len(server.all("events")) == events
