@@ -27,7 +27,8 @@ did its work, and what it waited for does not come any more. A denied one is `Re
 """
 ENTRIES = """# Entries of the audit log
 
-Each entry is a CloudEvent 1.0 in canonical JSON (RFC 8785), one line in a ConfigMap `audit-group-…` of the
+Each entry is a CloudEvent 1.0 in canonical JSON (RFC 8785), one line in a ConfigMap `audit-group-…` (later
+in a tile `audit-tile-…`) of the
 operator's namespace. Its position in the log is its index; Events and statuses name it.
 
 | Attribute | Meaning |

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,9 +9,16 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from pilot_identity.cli.main import app
+from tests.cli import things
 from tests.cli.api import FakeApi, serving
 
 Run = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def _now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is told of times is told from now, not from when pytest read these files."""
+    monkeypatch.setattr(things, "NOW", dt.datetime.now(dt.UTC))
 
 
 @pytest.fixture
