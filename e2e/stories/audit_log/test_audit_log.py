@@ -102,6 +102,10 @@ def test_a_killed_writer_loses_nothing_and_repeats_nothing(
     print(f"{KILLS} kills; {size} entries; {_compacted(operator):.0f} of them compacted")
 
 
+@pytest.mark.skipif(
+    "PILOT_IDENTITY_LOG_STORMS" not in os.environ,
+    reason="what it does to the API server fails its neighbours; set PILOT_IDENTITY_LOG_STORMS and run it alone",
+)
 @pytest.mark.parametrize("name", ["etcd", "kube-apiserver"])
 def test_a_killed_storage_loses_nothing_and_repeats_nothing(  # noqa: PLR0913, PLR0917 - the cast
     name: str, play: Play, plane: ControlPlane, kept: Kubelet, auditor: Auditor, feeder: Feeder
