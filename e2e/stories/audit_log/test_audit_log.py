@@ -104,7 +104,7 @@ def test_a_killed_writer_loses_nothing_and_repeats_nothing(
 
 @pytest.mark.skipif(
     "PILOT_IDENTITY_LOG_STORMS" not in os.environ,
-    reason="what it does to the API server fails its neighbours; set PILOT_IDENTITY_LOG_STORMS and run it alone",
+    reason="kills the API server under its neighbours: set PILOT_IDENTITY_LOG_STORMS and run it alone",
 )
 @pytest.mark.parametrize("name", ["etcd", "kube-apiserver"])
 def test_a_killed_storage_loses_nothing_and_repeats_nothing(  # noqa: PLR0913, PLR0917 - the cast
