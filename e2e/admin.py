@@ -6,10 +6,12 @@ import base64
 import http
 import http.client
 import json
+import select
 import socket
 import ssl
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ from urllib.parse import urlsplit
 from e2e.controlplane.cluster import Cluster
 
 TIMEOUT_S = 10.0
+MOST_RETRIES = 10
+"""As in client-go: the API server answers 429 while it prepares the storage of a changed kind."""
 MERGE_PATCH = "application/merge-patch+json"
 
 Document = dict[str, Any]
@@ -96,17 +100,29 @@ class Admin:
             connection.close()
 
     def ask(self, method: str, path: str, body: Any = None, content_type: str = "application/json") -> Answer:
-        """Send one request; the body goes out as JSON.
+        """Send one request; the body goes out as JSON. What is answered "too early" is asked again.
 
         Raises:
             OSError, http.client.HTTPException: the API server did not answer.
         """
+        for _ in range(MOST_RETRIES):
+            answer, wait_s = self._ask_once(method, path, body, content_type)
+            if answer.code != http.HTTPStatus.TOO_MANY_REQUESTS:
+                break
+            time.sleep(wait_s)  # that long the API server wants to be left alone
+        return answer
+
+    def _ask_once(self, method: str, path: str, body: Any, content_type: str) -> tuple[Answer, float]:
+        """Send one request; returns also the seconds to wait before it is sent again (RFC 9110, 10.2.3)."""
         connection = self._connection()
+        if _was_hung_up(connection):
+            connection.close()
         headers = {**self._headers, "Content-Type": content_type}
         try:
             connection.request(method, path, None if body is None else json.dumps(body), headers)
-            answer = connection.getresponse()
-            return Answer(answer.status, json.loads(answer.read()))
+            response = connection.getresponse()
+            wait_s = float(response.headers.get("Retry-After") or 1)
+            return Answer(response.status, json.loads(response.read())), wait_s
         except (OSError, http.client.HTTPException, ValueError):
             connection.close()
             raise
@@ -164,6 +180,18 @@ class Admin:
             self._connections.append(self._own.connection)
         connection: http.client.HTTPSConnection = self._own.connection
         return connection
+
+
+def _was_hung_up(connection: http.client.HTTPSConnection) -> bool:
+    """Whether the API server closed the connection while it was idle, as it does after 90 s.
+
+    Nothing is owed on an idle connection, so one that has something to read has come to its end.
+    """
+    if connection.sock is None:
+        return False
+    poll = select.poll()
+    poll.register(connection.sock, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _good(answer: Answer, method: str, path: str) -> Document:

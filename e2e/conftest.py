@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Iterator
 from contextlib import nullcontext
 
@@ -12,6 +13,13 @@ from e2e import roles
 from e2e.controlplane.cluster import Cluster
 from e2e.controlplane.pick import pick
 from e2e.installation import Installation
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """Let what the stories start hear SIGINT: a shell's background job, as CI may be, ignores it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

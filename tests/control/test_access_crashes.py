@@ -15,7 +15,10 @@ from tests.fakes.replica import World, world
 from tests.fakes.server import FakeServer, Fault, Object, Place
 from tests.fakes.witness import Witness
 
-pytestmark = pytest.mark.looptime(noop_cycles=1)
+pytestmark = [
+    pytest.mark.looptime(noop_cycles=1),
+    pytest.mark.no_cover,  # hundreds of runs over lines that other tests run once
+]
 """Nothing comes from outside the loop, so that there is nothing to wait for before its time moves on."""
 
 MORE_REQUESTS_THAN_THE_STORY_HAS = 400
