@@ -4,9 +4,9 @@ VENV := .venv
 RUN := PYTHONPATH=operator $(VENV)/bin
 LOCK := requirements-dev.lock
 # How many control planes tell stories side by side; each takes about 600 MB.
-STORIES ?= 2
+STORIES ?= 3
 
-.PHONY: help demo test lint unit e2e bench cluster cluster-down cluster-status image-check lock clean
+.PHONY: help demo test lint unit e2e bench cluster cluster-down cluster-status storms image-check lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s '	'
@@ -40,6 +40,10 @@ unit: $(VENV)/.installed ## Fast tests, with doctests and branch coverage
 e2e: $(VENV)/.installed ## Stories on a real API server
 	@$(RUN)/python -m e2e.controlplane prepare
 	@$(RUN)/python -m pytest e2e --numprocesses=$(STORIES) --dist=loadfile --durations=15
+
+storms: $(VENV)/.installed ## The stories that kill, with as many kills as nobody waits for in CI (half an hour)
+	@PILOT_IDENTITY_CRASH_KILLS=50 PILOT_IDENTITY_LOG_KILLS=200 PILOT_IDENTITY_LOG_STORMS=10 \
+	  $(RUN)/python -m pytest e2e/stories/crash e2e/stories/audit_log -s
 
 bench: $(VENV)/.installed ## The benchmark; writes e2e/bench/results.{json,md}
 	@$(RUN)/python -m e2e.bench
