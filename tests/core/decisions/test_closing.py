@@ -431,6 +431,30 @@ class TestUnproven:
         assert [entry.type for entry in plan.entries] == [EntryType.GRANT_PROVEN]
         assert plan.recheck_at == later + RETENTION
 
+    def test_what_was_shown_is_neither_withdrawn_nor_tested_again(self) -> None:
+        """Unless it takes so long that something else must be the matter: then all is done anew."""
+        closing = after(self.revoked, ended(seen(self.revoked), NOW, OnRevocationList.name))
+        soon = decide_grant(seen(closing), moment(NOW + dt.timedelta(seconds=29)))
+        assert [type(one) for one in soon.withdraw] == [Revoke]
+        assert soon.prove is not None
+        assert [test.name for test in soon.prove.tests] == [OnRevocationList.name]
+        closure = status_of(concluded(soon, at=NOW + dt.timedelta(seconds=29))).closure
+        assert closure is not None
+        assert [(one.name, one.proven) for one in closure.proofs] == [
+            (SecretGone.name, True),
+            (OnRevocationList.name, True),
+        ]
+        late = decide_grant(seen(closing), moment(NOW + UNPROVEN_AFTER))
+        assert late.withdraw == CUT
+        assert late.prove is not None
+        assert [test.name for test in late.prove.tests] == [SecretGone.name, OnRevocationList.name]
+
+    def test_where_a_withdrawal_failed_nothing_counts_as_shown(self) -> None:
+        """A test may have been right by chance, or of another credential."""
+        closing = after(self.revoked, ended(seen(self.revoked), NOW, WITHDRAWN))
+        again = decide_grant(seen(closing), moment(NOW + dt.timedelta(seconds=1)))
+        assert list(map(type, again.withdraw)) == list(map(type, CUT))
+
     def test_nothing_is_written_while_nothing_changes(self) -> None:
         """Trying costs no writes; only the first half minute's end does, once."""
         ends = format_timestamp(NOW + dt.timedelta(hours=2))

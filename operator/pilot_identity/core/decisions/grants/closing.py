@@ -10,7 +10,7 @@ let go, and a tombstone in the log names what was left.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +25,8 @@ from pilot_identity.core.decisions.grants.lifecycle import Happening, follow
 from pilot_identity.core.decisions.holding import HOLDING_BOUND, is_overdue
 from pilot_identity.core.decisions.plan import (
     WITHDRAWN,
+    AccessDenied,
+    DeleteAccount,
     DeleteCredential,
     Notice,
     OnRevocationList,
@@ -34,6 +36,7 @@ from pilot_identity.core.decisions.plan import (
     Revoke,
     SecretGone,
     Test,
+    Unbind,
     Withdrawal,
 )
 from pilot_identity.core.decisions.proofs import (
@@ -138,10 +141,48 @@ def end_again(case: Case) -> Plan:
     if announced is not None and announced.may_be_released(case.moment.now):
         # Another process announced it while this one closed the grant; it may be out in a moment.
         return Plan(withdraw=withdrawals(case), recheck_at=announced.settled_at)
+    shown = _shown(case)
+    tests = _tests(case)
+
+    def conclude(proofs: tuple[Proof, ...]) -> Plan:
+        told = {**shown, **{proof.name: proof for proof in proofs}}
+        order = (WITHDRAWN, *(test.name for test in tests))
+        return _close_again(case, tuple(told[name] for name in order if name in told))
+
     return Plan(
-        withdraw=withdrawals(case),
-        prove=Proving(_tests(case), lambda proofs: _close_again(case, proofs)),
+        withdraw=tuple(one for one in withdrawals(case) if _is_to_be_repeated(one, shown)),
+        prove=Proving(tuple(test for test in tests if test.name not in shown), conclude),
     )
+
+
+def _shown(case: Case) -> dict[str, Proof]:
+    """What an earlier round showed, by the test's name: it is neither withdrawn nor tested again.
+
+    A thousand ends at once would otherwise hinder each other, since few tokens are refused at once. Nothing
+    counts as shown where not everything was withdrawn, or where the rest takes so long that something else
+    must be the matter: then all is done anew.
+    """
+    closure = case.grant.status.closure
+    if closure is None or closure.withdrawn_at is None or case.seen.announced is not None:
+        return {}
+    if case.moment.now - closure.withdrawn_at >= UNPROVEN_AFTER:
+        return {}
+    return {proof.name: proof for proof in closure.proofs if proof.proven}
+
+
+def _is_to_be_repeated(withdrawal: Withdrawal, shown: Mapping[str, Proof]) -> bool:
+    """Whether an order is given again after an earlier round showed something."""
+    match withdrawal:
+        case DeleteCredential():
+            return SecretGone.name not in shown
+        case Unbind():
+            return AccessDenied.name not in shown
+        case DeleteAccount():
+            # The account is gone; the API server believes its token for some seconds nevertheless.
+            return not shown
+        case _:
+            # What is only kept in memory is said again: this may be another process.
+            return True
 
 
 def knowing_announced(case: Case) -> Case:
