@@ -79,6 +79,21 @@ class Client:
 async def admin(cluster: Cluster) -> AsyncIterator[Client]:
     """Open a client with the admin's certificate."""
     flat = cluster.kubectl("config", "view", "--minify", "--raw", "--flatten", "-o", "json")
+    async with _client(flat) as client:
+        yield client
+
+
+@asynccontextmanager
+async def person(cluster: Cluster, name: str) -> AsyncIterator[Client]:
+    """Open a client with the certificate of a user, who may do what RBAC lets them."""
+    arguments = ("config", "view", "--minify", "--raw", "--flatten", "-o", "json")
+    async with _client(cluster.run("kubectl", *arguments, kubeconfig=cluster.user(name)).stdout) as client:
+        yield client
+
+
+@asynccontextmanager
+async def _client(flat: str) -> AsyncIterator[Client]:
+    """Open a client by a kubeconfig in JSON that holds its certificates."""
     config = json.loads(flat)
     section, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
     authority = _decoded(section, "certificate-authority-data").decode()

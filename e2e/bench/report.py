@@ -77,6 +77,16 @@ ROWS: tuple[Row, ...] = (
         lambda _: "within 10 s",
     ),
     (
+        "asked → seen to wait for approval, p50, p99",
+        lambda f: _both(f["approval_ms"]["asked_to_waiting"]),
+        lambda _: "",
+    ),
+    (
+        "approved → Secret, p50, p99",
+        lambda f: _both(f["approval_ms"]["approved_to_secret"]),
+        lambda _: "(what approvals add, beside the people's own time)",
+    ),
+    (
         "revoke → first refused request, alone, p50, p99",
         lambda f: _both(f["revoke_to_refused_ms"]["alone"]),
         lambda _: "under 25 ms, under 1 s",

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from e2e.bench import access
+from e2e.bench.approvals import approvals
 from e2e.bench.client import GRANTS, Arrivals, Client, admin
 from e2e.bench.measure import Request, cpu_seconds, milliseconds, requests, rss_mb, writes
 from e2e.bench.renewals import renewals
@@ -40,6 +41,7 @@ async def run(cluster: Cluster, installation: Installation, *, active: int) -> R
         arrivals = Arrivals()
         async with _following(client, arrivals, "bench"):
             await _alone(client, arrivals, results)
+            await approvals(cluster, client, arrivals, results, _grant("", 0, "15m"))
             async with _access(cluster, client, installation) as bench:
                 await bench.revocations(results, "alone")
                 await bench.writes(results)
