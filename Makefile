@@ -35,11 +35,11 @@ lint: $(VENV)/.installed ## ruff, mypy, import contracts
 	@cd operator && ../$(VENV)/bin/lint-imports --config ../pyproject.toml
 
 unit: $(VENV)/.installed ## Fast tests, with doctests and branch coverage
-	@$(RUN)/pytest tests operator --numprocesses=2 --dist=loadfile --doctest-modules --cov --cov-branch --cov-report=term-missing:skip-covered
+	@$(RUN)/pytest tests operator --numprocesses=2 --dist=worksteal --doctest-modules --cov --cov-branch --cov-report=term-missing:skip-covered
 
 e2e: $(VENV)/.installed ## Stories on a real API server
 	@$(RUN)/python -m e2e.controlplane prepare
-	@$(RUN)/python -m pytest e2e --numprocesses=$(STORIES) --dist=loadfile --durations=15
+	@$(RUN)/python -m pytest e2e --numprocesses=$(STORIES) --dist=loadfile --no-loadscope-reorder --durations=15
 
 storms: $(VENV)/.installed ## The stories that kill, with as many kills as nobody waits for in CI (half an hour)
 	@PILOT_IDENTITY_CRASH_KILLS=50 PILOT_IDENTITY_LOG_KILLS=200 PILOT_IDENTITY_LOG_STORMS=10 \

@@ -76,13 +76,12 @@ class Bench:
         self._installation = installation
 
     async def prepare(self) -> None:
-        """Make the namespace and its pilots."""
+        """Make the namespace and its pilots; the one that was suspended meanwhile may stay so."""
         self._cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
         for name in ("revoked", "suspended"):
             self._cluster.apply(pilot(name))
-        self._cluster.kubectl(
-            "-n", NAMESPACE, "wait", "pilot", "--all", "--for=condition=Ready", "--timeout=60s"
-        )
+        ready = ("--for=condition=Ready", "--timeout=60s")
+        self._cluster.kubectl("-n", NAMESPACE, "wait", "pilot/revoked", *ready)
 
     async def revocations(self, results: Results, label: str) -> None:
         """From an owner's revoke to the first refused request, one grant after another."""
@@ -90,9 +89,32 @@ class Bench:
         taken = [await self._revoke(f"{label.replace('_', '-')}-{number}") for number in range(REVOKED)]
         results.figures.setdefault("revoke_to_refused_ms", {})[label] = milliseconds(taken)
 
+    async def revocations_beside(self, flood: asyncio.Task[None], results: Results) -> None:
+        """The same while another namespace asks for more than the operator can do; and what requests take."""
+        say("  revocations beside it, one after another")
+        asked: list[float] = []
+        taken: list[float] = []
+        while not flood.done():
+            name = f"beside-{len(taken)}"
+            started = time.perf_counter()
+            token = await self._issue(name, "revoked")
+            asked.append(self._arrivals.seen[name] - started)
+            await self._answers(token)
+            taken.append(await self._refusal(name, token))
+        await flood
+        results.figures["beside_10000_asked"] = {
+            "rounds": len(taken),
+            "create_to_secret_ms": milliseconds(asked),
+            "revoke_to_refused_ms": milliseconds(taken),
+        }
+
     async def _revoke(self, name: str) -> float:
         token = await self._issue(name, "revoked")
         await self._answers(token)
+        return await self._refusal(name, token)
+
+    async def _refusal(self, name: str, token: str) -> float:
+        """Revoke; returns the seconds until the token was refused."""
         started = time.perf_counter()
         revoke = {"spec": {"revoke": {"reason": "is measured"}}}
         await self._client.patch(f"{GRANTS.format(namespace=NAMESPACE)}/{name}", revoke)

@@ -97,6 +97,16 @@ ROWS: tuple[Row, ...] = (
         lambda _: "under 25 ms, under 1 s",
     ),
     (
+        "create → Secret while another namespace asks for the active grants, p50, p99",
+        lambda f: _both(f["beside_10000_asked"]["create_to_secret_ms"]),
+        lambda _: "p99 under 1 s",
+    ),
+    (
+        "revoke → first refused request then",
+        lambda f: _both(f["beside_10000_asked"]["revoke_to_refused_ms"]),
+        lambda _: "p99 under 1 s",
+    ),
+    (
         "pilot with 1,000 active grants suspended, all refused after",
         lambda f: f"{f['suspend_1000_refused_s']} s",
         lambda _: "within 5 s",

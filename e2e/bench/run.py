@@ -47,7 +47,11 @@ async def run(cluster: Cluster, installation: Installation, *, active: int) -> R
                 await bench.writes(results)
                 await bench.suspension(results)
             await _load_and_end(cluster, client, arrivals, installation, results)
-            await _fill(client, arrivals, installation, results, active)
+            async with _access(cluster, client, installation) as bench:
+                flood = asyncio.create_task(_fill(client, arrivals, results, active))
+                await bench.revocations_beside(flood, results)
+            await settle(installation)
+            results.figures["rss_mb_at_10000"] = round(rss_mb(installation.operator.pid), 1)
             await _idle(cluster, results)
             await _restart(client, arrivals, installation, results)
             async with _access(cluster, client, installation) as bench:
@@ -220,10 +224,8 @@ def _per_grant(results: Results, issue: Counter[Request], end: Counter[Request])
     }
 
 
-async def _fill(
-    client: Client, arrivals: Arrivals, installation: Installation, results: Results, active: int
-) -> None:
-    """Many active grants, and the memory that they take."""
+async def _fill(client: Client, arrivals: Arrivals, results: Results, active: int) -> None:
+    """Ask for many grants as fast as the API server takes them; wait until all are issued."""
     say(f"{active} active grants")
     names = [f"active-{number}" for number in range(active)]
 
@@ -235,9 +237,7 @@ async def _fill(
     await many((job(number) for number in range(active)), FILL_CONCURRENCY)
     await arrivals.until(set(names))
     say(f"  all issued in {time.perf_counter() - started:.0f} s")
-    await settle(installation)
     results.figures["active_grants"] = active
-    results.figures["rss_mb_at_10000"] = round(rss_mb(installation.operator.pid), 1)
 
 
 async def _idle(cluster: Cluster, results: Results) -> None:
