@@ -9,22 +9,27 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from e2e.audit_format.conftest import Audit
 from e2e.audit_format.judges import Judges
 from e2e.audit_format.logs import Writer
 from pilot_identity.cli.audit.exporting import Export
+from pilot_identity.core.audit.checkpoint import Checkpoint
+from pilot_identity.core.audit.cosignature import Cosigner
 from pilot_identity.core.audit.groups import Group
 from pilot_identity.core.audit.proofs import Tree
 from pilot_identity.core.audit.receipt import Receipt
 from pilot_identity.core.audit.tiles import ENTRIES, Tile
 from pilot_identity.core.audit.verify import Part, Segment, verify
+from pilot_identity.core.audit.witnessed import Word, combined, hear
 
 SIZE = 100_000
 SMALL = 700
@@ -74,13 +79,27 @@ def export(writer: Writer, groups: list[Group], directory: Path, places: Sequenc
     written, key = Export(directory), writer.signer.verifier()
     report, tree = verify(Grouped(groups), key, observe=lambda _, entry: written.add(entry))
     assert report.is_sound
-    written.finish(tree, report.note, str(key))
+    words = heard(writer, tree, report.note)
+    written.witnessed(words)
+    written.finish(tree, combined(report.note, words), str(key))
     entries = list(itertools.chain.from_iterable(group.entries for group in groups))
     for index in places:
         receipt = Receipt(index, entries[index], tree.inclusion(index, tree.size), report.note)
         (directory / f"{index}.tlog-proof").write_text(str(receipt), encoding="utf-8")
         write_consistency(directory, tree, index + 1)
     return directory
+
+
+def heard(writer: Writer, tree: Tree, note: str) -> list[Word]:
+    """What two witnesses cosigned: one the newest head, the other an older one."""
+    older = writer.signer.sign(Checkpoint(writer.signer.name, 300, tree.root(300)))
+    words: list[Word] = []
+    for name, head in (("witness.example.org/new", note), ("witness.example.org/old", older)):
+        cosigner = Cosigner(name, Ed25519PrivateKey.generate())
+        cosigned = head + cosigner.cosign(head, datetime.now(UTC))
+        witness, key = cosigner.verifier(), writer.signer.verifier()
+        words.append(hear(witness, [("", cosigned)], key, tree, is_given=True, is_whole=True))
+    return words
 
 
 def write_consistency(directory: Path, tree: Tree, size: int) -> None:

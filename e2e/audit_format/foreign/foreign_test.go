@@ -1,8 +1,9 @@
 // Package foreign lets Go's own transparency log packages judge what Pilot Identity wrote.
 //
 // The directory that AUDIT_LOG names is an exported log, with receipts (*.tlog-proof) and consistency proofs
-// (*.consistency: the sizes and the signed note before, then one hash a line) beside its tiles. Nothing here
-// shares a line of code with the Python that wrote them.
+// (*.consistency: the sizes and the signed note before, then one hash a line) beside its tiles, and the heads that
+// witnesses cosigned (cosigned, with the keys in witnesses). Nothing here shares a line of code with the Python that
+// wrote them.
 package foreign
 
 import (
@@ -15,7 +16,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
+	cosignature "github.com/transparency-dev/formats/note"
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 )
@@ -173,6 +176,50 @@ func TestEveryConsistencyProofJoinsItsTrees(t *testing.T) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
+}
+
+func TestEveryCosignatureIsByItsWitnessOnAHeadOfThisTree(t *testing.T) {
+	dir := directory(t)
+	tree := opened(t, dir, read(t, dir, "checkpoint"))
+	reader := tlog.TileHashReader(tree, files(dir))
+	keys := strings.Split(strings.TrimSpace(string(read(t, dir, "witnesses"))), "\n")
+	signed := notes(string(read(t, dir, "cosigned")))
+	if len(keys) == 0 || len(signed) != len(keys) {
+		t.Fatalf("%d witnesses and %d cosigned heads", len(keys), len(signed))
+	}
+	for at, key := range keys {
+		verifier, err := cosignature.NewVerifierForCosignatureV1(key)
+		if err != nil {
+			t.Fatalf("the witness's vkey is none: %v", err)
+		}
+		message, err := note.Open([]byte(signed[at]), note.VerifierList(verifier))
+		if err != nil {
+			t.Fatalf("%s did not cosign it: %v", verifier.Name(), err)
+		}
+		told, err := cosignature.CoSigV1Timestamp(message.Sigs[0])
+		if err != nil || told.Year() < 2026 || told.After(time.Now().Add(time.Minute)) {
+			t.Errorf("%s cosigned at %v (%v)", verifier.Name(), told, err)
+		}
+		head := opened(t, dir, []byte(signed[at]))
+		root, err := tlog.TreeHash(head.N, reader)
+		if err != nil || root != head.Hash {
+			t.Errorf("the first %d entries make root %v (%v), cosigned is %v", head.N, root, err, head.Hash)
+		}
+		other := strings.Replace(signed[at], "\n", "/other\n", 1)
+		if _, err := note.Open([]byte(other), note.VerifierList(verifier)); err == nil {
+			t.Errorf("%s's cosignature holds for another log", verifier.Name())
+		}
+	}
+}
+
+// notes takes the file of cosigned heads apart: an empty line stands between two, and one within each.
+func notes(text string) []string {
+	var found []string
+	parts := strings.Split(text, "\n\n")
+	for at := 0; at+1 < len(parts); at += 2 {
+		found = append(found, parts[at]+"\n\n"+strings.TrimSuffix(parts[at+1], "\n")+"\n")
+	}
+	return found
 }
 
 func hashes(t *testing.T, lines []string) []tlog.Hash {
