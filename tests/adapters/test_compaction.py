@@ -63,7 +63,7 @@ async def fill(log: ConfigMapLog, since: int, until: int) -> None:
 async def compact_all(log: ConfigMapLog) -> None:
     """Let the groups become old enough, and compact what can be."""
     await asyncio.sleep(GRACE_SECONDS + 1)
-    while await log.compact_next():
+    while await log.compaction.compact_next():
         pass
 
 
@@ -103,7 +103,7 @@ async def test_full_bundles_are_compacted_and_their_groups_go() -> None:
     assert names(server, "tile") == [0, 256]
     assert names(server, "group") == [480, 540]
     assert read(server) == before
-    assert (log.sealed, log.bundles_written) == (512, 2)
+    assert (log.sealed, log.compaction.bundles_written) == (512, 2)
 
 
 async def test_young_groups_are_left_alone() -> None:
@@ -112,9 +112,9 @@ async def test_young_groups_are_left_alone() -> None:
     log = writer(server)
     async with running(log):
         await fill(log, 0, 300)
-        assert not await log.compact_next()
+        assert not await log.compaction.compact_next()
         await asyncio.sleep(GRACE_SECONDS - 1)
-        assert not await log.compact_next()
+        assert not await log.compaction.compact_next()
 
 
 async def test_the_newest_group_is_never_deleted() -> None:
@@ -249,7 +249,7 @@ async def test_two_operators_compact_and_write_one_log() -> None:
             await asyncio.sleep(1)
 
     async with running(one, two):
-        compacting = [asyncio.create_task(log.compact()) for log in (one, two)]
+        compacting = [asyncio.create_task(log.compaction.run()) for log in (one, two)]
         await asyncio.gather(work(one, "a"), work(two, "b"))
         await asyncio.sleep(GRACE_SECONDS * 2)
         for task in compacting:

@@ -84,6 +84,22 @@ async def test_the_same_identity_goes_on_at_once() -> None:
     assert lease(server)["leaseTransitions"] == 0
 
 
+async def test_two_processes_of_one_identity_both_keep_the_lease(caplog: pytest.LogCaptureFixture) -> None:
+    """Each meets what the other wrote at every turn, and renews that at once, not at its next turn."""
+    server = FakeServer(LoopClock())
+    one, two = replica(server, "one"), replica(server, "one")
+    await one.acquire()
+    await two.acquire()
+    keeping = [asyncio.create_task(one.keep()), asyncio.create_task(two.keep())]
+    await asyncio.sleep(60)
+    assert not [task for task in keeping if task.done()]
+    failed = [record for record in caplog.records if "cannot renew" in record.message]
+    assert len(failed) < 60 / TIMING.retry / 3, "of both together"
+    for task in keeping:
+        task.cancel()
+    await asyncio.wait(keeping)
+
+
 async def test_a_lease_that_was_given_back_is_taken_at_once() -> None:
     """Whoever asks next has it."""
     server = FakeServer(LoopClock())

@@ -1,10 +1,10 @@
-"""The log under fire: its writer killed, its storage killed, two writers at once, compaction all the while.
+"""The log under fire: its writer killed, two writers at once, compaction all the while.
 
 About twenty entries a second come from grants of three seconds. A watch notes every group that was ever
 committed. After each blow `kubectl pilot audit verify` must find the log sound and going on from the head
 that it saw the last time; at the end every entry that was ever committed must stand where it stood.
 
-`PILOT_IDENTITY_LOG_KILLS` and `PILOT_IDENTITY_LOG_STORMS` say how many blows there are; CI takes fewer.
+`PILOT_IDENTITY_LOG_KILLS` says how many kills there are; CI takes fewer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from e2e import places
-from e2e.controlplane.cluster import Cluster, ControlPlane
+from e2e.controlplane.cluster import Cluster
 from e2e.controlplane.component import Component
 from e2e.installation import Installation
 from e2e.patience import until
@@ -32,7 +32,6 @@ from e2e.stories.play import Play
 from pilot_identity.core.audit.chain import GRACE_SECONDS
 
 KILLS = int(os.environ.get("PILOT_IDENTITY_LOG_KILLS", "15"))
-STORMS = int(os.environ.get("PILOT_IDENTITY_LOG_STORMS", "3"))
 EVERY_S = 0.1
 """Between two grants, each at least two entries."""
 DURATION = "3s"
@@ -62,22 +61,6 @@ def feeder(play: Play, chance: random.Random) -> Iterator[Feeder]:
         yield feeder
 
 
-@pytest.fixture
-def kept(operator: Installation) -> Iterator[Kubelet]:
-    """The operator under a kubelet; ready again afterwards."""
-    with Kubelet(operator.operator) as kubelet:
-        yield kubelet
-        until(lambda: operator.answers(operator.operator, "/readyz"), "the operator is ready", seconds=60)
-
-
-@pytest.fixture
-def plane(cluster: Cluster) -> ControlPlane:
-    """The control plane, where its storage is ours to kill."""
-    if not isinstance(cluster, ControlPlane):
-        pytest.skip("this cluster's components are not ours to kill")
-    return cluster
-
-
 def let_pass(seconds: float) -> None:
     """The moment itself is what is drawn."""
     threading.Event().wait(seconds)
@@ -100,29 +83,6 @@ def test_a_killed_writer_loses_nothing_and_repeats_nothing(
     size = auditor.hold()
     promises.each_entry_once(play.trail())
     print(f"{KILLS} kills; {size} entries; {_compacted(operator):.0f} of them compacted")
-
-
-ALONE = pytest.mark.skipif(
-    "PILOT_IDENTITY_LOG_STORMS" not in os.environ,
-    reason="a starting API server refuses its neighbours: set PILOT_IDENTITY_LOG_STORMS and run it alone",
-)
-
-
-@pytest.mark.parametrize("name", ["etcd", pytest.param("kube-apiserver", marks=ALONE)])
-def test_a_killed_storage_loses_nothing_and_repeats_nothing(  # noqa: PLR0913, PLR0917 - the cast
-    name: str, play: Play, plane: ControlPlane, kept: Kubelet, auditor: Auditor, feeder: Feeder
-) -> None:
-    """SIGKILL of what the log is stored in: an answer that was lost is found out, not guessed."""
-    component: Component = plane.components[name]
-    for number in range(STORMS):
-        let_pass(3.0)
-        component.kill()
-        component.start()
-        plane.wait_ready()
-        print(f"{name} killed {number}: {auditor.audit()} entries; the operator ended with {kept.endings}")
-    feeder.stop()
-    auditor.hold()
-    promises.each_entry_once(play.trail())
 
 
 def test_two_writers_are_one_log(

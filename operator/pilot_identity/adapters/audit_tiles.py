@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import datetime as dt
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from pilot_identity.adapters.kubernetes import paths
@@ -18,7 +21,22 @@ from pilot_identity.ports import Conflict
 TILE_LABEL = {f"{GROUP}/audit": "tile"}
 _MAX_PARTS = 32
 
+_SELECTOR = f"{GROUP}/audit=tile"
+
 Stored = tuple[TileName, Mapping[str, str], Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTile:
+    """A ConfigMap of a bundle, without its contents.
+
+    Attributes:
+        created: by the API server's clock.
+    """
+
+    name: TileName
+    uid: str
+    created: dt.datetime
 
 
 class TileConfigMaps:
@@ -34,9 +52,7 @@ class TileConfigMaps:
         Raises:
             BrokenLogError: a ConfigMap of the prefix is named as no bundle is.
         """
-        path = paths.core(self._namespace, "configmaps")
-        selector = f"{GROUP}/audit=tile"
-        async for item in self._api.pages(path, label_selector=selector, accept=METADATA_LIST):
+        async for item in self._api.pages(self._path(), label_selector=_SELECTOR, accept=METADATA_LIST):
             metadata = item["metadata"]
             if not metadata["name"].startswith(NAME_PREFIX):
                 continue  # the admission policy guards names; anyone may set a label
@@ -44,11 +60,34 @@ class TileConfigMaps:
             if not name.part:
                 yield name.first, (metadata.get("annotations") or {}).get(ANNOTATION, "")
 
+    async def oldest(self, count: int) -> Sequence[StoredTile]:
+        """The first ConfigMaps of bundles by name, which is the log's order, without their contents."""
+        path, query = self._path(), {"labelSelector": _SELECTOR, "limit": str(count)}
+        page = await self._api.call("GET", path, query=query, accept=METADATA_LIST)
+        return [
+            StoredTile(
+                TileName.parse(item["metadata"]["name"]),
+                item["metadata"]["uid"],
+                dt.datetime.fromisoformat(item["metadata"]["creationTimestamp"]),
+            )
+            for item in page["items"] or ()
+            if item["metadata"]["name"].startswith(NAME_PREFIX)
+        ]
+
+    async def delete(self, tile: StoredTile) -> None:
+        """Delete a ConfigMap of a bundle; one that is gone is gone.
+
+        Raises:
+            Conflict: another of its name stands there.
+        """
+        with suppress(NotFound):
+            await self._api.delete(self._path(str(tile.name)), uid=tile.uid)
+
     async def covers(self, index: int) -> bool:
         """Whether the bundle of an entry is stored."""
-        path = paths.core(self._namespace, "configmaps", str(TileName(index // WIDTH * WIDTH)))
+        name = TileName(index // WIDTH * WIDTH)
         try:
-            await self._api.call("GET", path, accept=METADATA_ONLY)
+            await self._api.call("GET", self._path(str(name)), accept=METADATA_ONLY)
         except NotFound:
             return False
         return True
@@ -96,7 +135,7 @@ class TileConfigMaps:
                 "binaryData": dict(binary),
             }
             try:
-                await self._api.create(paths.core(self._namespace, "configmaps"), body)
+                await self._api.create(self._path(), body)
             except Conflict:
                 if not name.part:
                     await self._require_same(bundle)
@@ -115,5 +154,8 @@ class TileConfigMaps:
             raise BrokenLogError(f"{TileName(bundle.first)}: another bundle than the log's stands there")
 
     async def _get(self, name: TileName) -> Stored:
-        found: Mapping[str, Any] = await self._api.get(paths.core(self._namespace, "configmaps", str(name)))
+        found: Mapping[str, Any] = await self._api.get(self._path(str(name)))
         return name, found.get("data") or {}, found.get("binaryData") or {}
+
+    def _path(self, name: str = "") -> str:
+        return paths.core(self._namespace, "configmaps", name)

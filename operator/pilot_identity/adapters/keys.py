@@ -23,11 +23,12 @@ class LostKeyError(Exception):
 
 
 class KeySecrets:
-    """Reads and creates the Secrets that hold the operator's keys; it never changes one."""
+    """Reads and creates the Secrets that hold keys, by default the operator's; it never changes one."""
 
-    def __init__(self, api: Api, namespace: str) -> None:
+    def __init__(self, api: Api, namespace: str, managed_by: str = "pilot-identity") -> None:
         self._api = api
         self._namespace = namespace
+        self._managed_by = managed_by
 
     async def read(self, name: str) -> Mapping[str, bytes] | None:
         """Return a Secret's data, or `None` where there is none."""
@@ -47,7 +48,7 @@ class KeySecrets:
             "metadata": {
                 "name": name,
                 "namespace": self._namespace,
-                "labels": {"app.kubernetes.io/managed-by": "pilot-identity"},
+                "labels": {"app.kubernetes.io/managed-by": self._managed_by},
             },
             "data": {file: base64.b64encode(content).decode() for file, content in data.items()},
         }

@@ -20,6 +20,8 @@ QUEUE_LIMIT = 20_000
 SENDERS = 8
 """Few, so that a burst of Events leaves the API server to the writes that matter."""
 _NOTE_LIMIT = 1024
+_FOREIGN = {"ServiceAccount": "v1", "RoleBinding": "rbac.authorization.k8s.io/v1"}
+"""The groups of kinds that are not ours, of which Events tell too."""
 _NAME_LIMIT = 200
 
 
@@ -84,7 +86,7 @@ class EventRecorder:
             "action": notice.action,
             "note": notice.note[: _NOTE_LIMIT - len(note)] + note,
             "regarding": {
-                "apiVersion": API_VERSION,
+                "apiVersion": _FOREIGN.get(key.kind, API_VERSION),
                 "kind": key.kind,
                 "name": key.name,
                 "namespace": key.namespace or None,

@@ -60,6 +60,12 @@ class Chain:
         self._standing: dict[int, Standing] = {}
         self._roots: dict[int, bytes] = {}
 
+    def clear(self) -> None:
+        """Forget all: the log is taken up anew."""
+        self.frontier, self.sealed, self.edge = Frontier(), 0, ()
+        self._standing.clear()
+        self._roots.clear()
+
     @property
     def size(self) -> int:
         """How many entries the log has, as far as this writer knows."""

@@ -71,7 +71,8 @@ class Report:
     """What a verification found, and how far it got.
 
     Attributes:
-        entries: how many were read.
+        entries: how many the log has.
+        first: the first entry that was read; those before are archived and were not asked for.
         parts: how many groups, bundles and tiles were read.
         signatures: how many signed heads verified.
         head: the newest head that is signed and is the head of exactly these entries, if any.
@@ -83,6 +84,7 @@ class Report:
 
     findings: tuple[Finding, ...]
     entries: int
+    first: int
     parts: int
     signatures: int
     head: Checkpoint | None
@@ -93,5 +95,10 @@ class Report:
 
     @property
     def is_sound(self) -> bool:
-        """Whether nothing is wrong and every entry is under a signed head."""
+        """Whether nothing is wrong with what was read, and every entry is under a signed head."""
         return not self.findings and self.unproven_from == self.entries
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the log was read from its first entry on."""
+        return self.first == 0

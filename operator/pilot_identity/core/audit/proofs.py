@@ -18,24 +18,50 @@ class ProofError(ValueError):
 
 
 class Tree:
-    """A whole tree in memory, grown at its right edge: 64 bytes for each entry.
+    """A tree in memory, grown at its right edge: 64 bytes for each entry.
 
-    `_levels[k][i]` is the root of the perfect subtree over the entries from `i·2^k` to `(i+1)·2^k`.
+    `_levels[k][i]` is the root of the perfect subtree over the entries from `i·2^k` to `(i+1)·2^k`. A tree
+    that begins at its right edge has at level k only what lies from `(start >> k) & ~1` on. That is enough
+    for every root, proof and further entry from `start` on: the node to the left of a path there ends either
+    beyond `start` or exactly where a bit of `start` is set, and then it is part of the edge.
     """
 
-    def __init__(self, leaves: Iterable[bytes] = ()) -> None:
-        self._levels: list[list[bytes]] = [[]]
+    def __init__(self, leaves: Iterable[bytes] = (), *, start: int = 0, edge: Sequence[bytes] = ()) -> None:
+        """Grow a tree from `leaves`, behind `start` entries of which only the right edge is known.
+
+        Args:
+            leaves: the hashes of the entries from `start` on.
+            start: how many entries are before them.
+            edge: the roots of the perfect subtrees over those, the largest first.
+
+        Raises:
+            ProofError: that many entries have another number of perfect subtrees.
+        """
+        if len(edge) != start.bit_count():
+            raise ProofError(
+                f"a tree of {start} entries has {start.bit_count()} perfect subtrees, got {len(edge)}"
+            )
+        self.start = start
+        roots = list(edge)
+        self._levels: list[list[bytes]] = [
+            [roots.pop()] if start >> level & 1 else [] for level in range(max(start.bit_length(), 1))
+        ]
         for leaf in leaves:
             self.append(leaf)
+
+    @classmethod
+    def beginning(cls, start: int, edge: Sequence[bytes]) -> Tree:
+        """The tree of `start` entries of which only the right edge is known."""
+        return cls(start=start, edge=edge)
 
     @property
     def size(self) -> int:
         """How many entries the tree has."""
-        return len(self._levels[0])
+        return self._absent(0) + len(self._levels[0])
 
     def leaf(self, index: int) -> bytes:
         """The hash of one entry."""
-        return self._levels[0][index]
+        return self._node(0, index)
 
     def append(self, leaf: bytes) -> None:
         """Add one leaf hash at the right, and every perfect subtree that it completes."""
@@ -52,7 +78,7 @@ class Tree:
 
     def perfect(self, level: int, index: int) -> bytes:
         """The root of the `index`-th perfect subtree over `2^level` entries."""
-        return self._levels[level][index]
+        return self._node(level, index)
 
     def frontier(self) -> Frontier:
         """The right edge as it is; it grows apart from this tree."""
@@ -62,7 +88,7 @@ class Tree:
         """Forget every entry from `size` on."""
         self._require(size)
         for level, nodes in enumerate(self._levels):
-            del nodes[size >> level :]
+            del nodes[(size >> level) - self._absent(level) :]
 
     def root(self, size: int | None = None) -> bytes:
         """The root of the tree as it was at `size`, by default as it is.
@@ -127,13 +153,23 @@ class Tree:
         roots: list[bytes] = []
         while start < end:
             level = (end - start).bit_length() - 1
-            roots.append(self._levels[level][start >> level])
+            roots.append(self._node(level, start >> level))
             start += 1 << level
         return roots
 
     def _range(self, start: int, end: int) -> bytes:
         """The RFC's MTH(D[start:end])."""
         return join(self.subtrees(start, end))
+
+    def _absent(self, level: int) -> int:
+        """How many nodes of a level lie before what is known; even, so that siblings stay siblings."""
+        return self.start >> level & ~1
+
+    def _node(self, level: int, index: int) -> bytes:
+        at = index - self._absent(level)
+        if at < 0:
+            raise ProofError(f"what lies before entry {self.start} is not known but for its right edge")
+        return self._levels[level][at]
 
     def _require(self, size: int) -> None:
         if not 0 <= size <= self.size:

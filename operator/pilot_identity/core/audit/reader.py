@@ -6,10 +6,12 @@ the operator's ConfigMaps. Getting the bytes is the caller's; so a new place is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pilot_identity.core.audit.archived import NAME_PREFIX as ARCHIVED_PREFIX
+from pilot_identity.core.audit.archived import Archived, ArchivedName
 from pilot_identity.core.audit.checkpoint import Checkpoint, CheckpointError
 from pilot_identity.core.audit.compacted import NAME_PREFIX as TILE_PREFIX
 from pilot_identity.core.audit.compacted import Compacted, TileName
@@ -26,7 +28,7 @@ from pilot_identity.core.audit.tiles import (
     row,
     tiles_of,
 )
-from pilot_identity.core.audit.verify import Part, Segment, StoredHead, StoredTile, Unreadable
+from pilot_identity.core.audit.verify import Beginning, Part, Segment, StoredHead, StoredTile, Unreadable
 
 CHECKPOINT = "checkpoint"
 _MOST_MISSES = 16
@@ -65,6 +67,10 @@ class TiledLog:
         if size > self.most:
             yield Unreadable(CHECKPOINT, f"its size is {size}, at most {self.most} entries are read")
             return
+        yield from self.parts_before(size)
+
+    def parts_before(self, size: int) -> Iterator[Part]:
+        """Yield the higher tiles and the bundles of the first `size` entries, whose head is known."""
         yield from self._upper(size)
         yield from self._segments(size)
 
@@ -130,25 +136,67 @@ class ConfigMapLog:
 
     Attributes:
         items: the ConfigMaps as the API server tells them, in the order of their names.
+        archive: has the oldest entries where these have left the cluster; `None` where it was not named.
     """
 
     items: Callable[[], Iterable[Mapping[str, Any]]]
+    archive: TiledLog | None = None
 
     def parts(self) -> Iterator[Part]:
-        """Yield the compacted bundles and then the groups; `audit-group-` sorts before `audit-tile-`."""
-        groups, tiles = list[Part](), list[Mapping[str, Any]]()
+        """Yield what is archived, the compacted bundles, then the groups.
+
+        The names sort so: `audit-archived-`, `audit-group-`, `audit-tile-`.
+        """
+        groups, tiles, archived = list[Part](), list[Mapping[str, Any]](), list[Mapping[str, Any]]()
+        left = 0
         for item in self.items():
             name = _name(item)
+            if name.startswith(ARCHIVED_PREFIX):
+                archived.append(item)
+                continue
+            if archived:
+                left = yield from self._archived(archived)
+                archived.clear()
             if name.startswith(GROUP_PREFIX):
                 groups.append(group_part(item))
-            elif name.startswith(TILE_PREFIX):
+            elif name.startswith(TILE_PREFIX) and not _is_left(name, left):
                 if tiles and not _are_of_one_bundle(name, _name(tiles[0])):
                     yield tile_part(tiles)
                     tiles.clear()
                 tiles.append(item)
+        if archived:
+            yield from self._archived(archived)
         if tiles:
             yield tile_part(tiles)
         yield from groups
+
+    def _archived(self, items: Iterable[Mapping[str, Any]]) -> Generator[Part, None, int]:
+        """Yield where the newest of these says that the log begins, or what is before; returns that size."""
+        newest: Archived | None = None
+        where = ""
+        for item in items:
+            try:
+                name = ArchivedName.parse(_name(item))
+                if not name.part and (newest is None or name.size > newest.size):
+                    newest, where = Archived.from_data(name, item.get("data") or {}), str(name)
+            except BrokenLogError as error:
+                yield Unreadable(_name(item), str(error))
+        if newest is None:
+            return 0  # its last part was not written: what it tells of has not left
+        if self.archive is None:
+            yield Beginning(where, newest.size, newest.edge, newest.note)
+        else:
+            yield StoredHead(where, newest.note)
+            yield from self.archive.parts_before(newest.size)
+        return newest.size
+
+
+def _is_left(name: str, size: int) -> bool:
+    """Whether a tile is of entries that are archived: it is about to be deleted, and may be so in part."""
+    try:
+        return TileName.parse(name).first < size
+    except BrokenLogError:
+        return False
 
 
 def _are_of_one_bundle(name: str, other: str) -> bool:

@@ -60,6 +60,21 @@ class StoredHead:
 
 
 @dataclass(frozen=True, slots=True)
+class Beginning:
+    """Where what is read begins, because the entries before are archived and were not asked for.
+
+    Attributes:
+        edge: the right edge of the tree of the first `size` entries, the largest subtree first.
+        note: the signed head over them.
+    """
+
+    where: str
+    size: int
+    edge: tuple[bytes, ...]
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
 class StoredTile:
     """A tile of level 1 or higher."""
 
@@ -76,14 +91,14 @@ class Unreadable:
     message: str
 
 
-Part = Segment | StoredHead | StoredTile | Unreadable
+Part = Beginning | Segment | StoredHead | StoredTile | Unreadable
 
 
 class LogSource(Protocol):
     """Where a log is stored: ConfigMaps, a directory, a web server."""
 
     def parts(self) -> Iterator[Part]:
-        """Yield every part: heads that stand alone first, then higher tiles, then segments in their order."""
+        """Yield every part: the beginning, lone heads, then higher tiles, then segments in their order."""
         ...
 
 
@@ -154,6 +169,8 @@ class Verification:
         """Take in the next part; returns the entries that are new with it, with their indices."""
         self._parts += 1
         match part:
+            case Beginning():
+                self._begin(part)
             case StoredHead():
                 self._open(part.note, part.where)
             case StoredTile():
@@ -172,6 +189,7 @@ class Verification:
         return Report(
             findings=tuple(findings),
             entries=self._next,
+            first=self.tree.start,
             parts=self._parts,
             signatures=self._signatures,
             head=self._head,
@@ -180,6 +198,25 @@ class Verification:
             seen=self._seen,
             goes_on=self._goes_on,
         )
+
+    def _begin(self, part: Beginning) -> None:
+        """Take the log up at a signed head. Where something was read before, it is a head like others."""
+        checkpoint = self._open(part.note, part.where)
+        if checkpoint is None or self._next:
+            return
+        if (checkpoint.size, checkpoint.root) != (part.size, join(part.edge)):
+            self._find(
+                Flaw.ROOT_MISMATCH,
+                part.where,
+                -1,
+                f"its edge at size {part.size} makes root {join(part.edge).hex()}, signed is "
+                f"{checkpoint.root.hex()} at size {checkpoint.size}",
+            )
+            return
+        self.tree = Tree.beginning(part.size, part.edge)
+        self._next = part.size
+        self._prove(checkpoint, part.note)
+        self._keep_promises(part.size - 1)
 
     def _absorb_segment(self, segment: Segment) -> Iterable[tuple[int, bytes]]:
         checkpoint = self._open(segment.note, segment.where) if segment.note else None
@@ -219,7 +256,8 @@ class Verification:
     def _compare_with_known(self, segment: Segment, hashed: Sequence[bytes]) -> None:
         """What overlaps must be the same: a group that outlived its compaction, or a fork."""
         for index, leaf in enumerate(hashed, start=segment.first):
-            if index < self.tree.size and not hmac.compare_digest(leaf, self.tree.leaf(index)):
+            is_known = self.tree.start <= index < self.tree.size
+            if is_known and not hmac.compare_digest(leaf, self.tree.leaf(index)):
                 self._find(
                     Flaw.HEAD_FORKED,
                     segment.where,
@@ -234,8 +272,8 @@ class Verification:
                 self.tree.append(leaf)
 
     def _holds(self, checkpoint: Checkpoint) -> bool:
-        """Whether the tree so far is that of a head; of a head further on nothing is known yet."""
-        if checkpoint.size > self.tree.size:
+        """Whether the tree so far is that of a head; before its start and beyond its end nothing is known."""
+        if not self.tree.start <= checkpoint.size <= self.tree.size:
             return False
         return hmac.compare_digest(self.tree.root(checkpoint.size), checkpoint.root)
 
@@ -367,7 +405,7 @@ class Verification:
             self._find(Flaw.HEAD_FORKED, where, -1, message)
         elif checkpoint.size > self.tree.size or self._lost:
             self._promises[checkpoint.size] = _Promise(checkpoint.root, where, note)
-        elif not self._holds(checkpoint):
+        elif checkpoint.size >= self.tree.start and not self._holds(checkpoint):
             self._find(
                 Flaw.HEAD_FORKED,
                 where,
@@ -390,7 +428,7 @@ class Verification:
             else:
                 self._name_mismatch(checkpoint, promise.where)
         seen = self._seen
-        if seen is not None and self._goes_on is None and seen.size <= size:
+        if seen is not None and self._goes_on is None and self.tree.start <= seen.size <= size:
             self._goes_on = self._holds(seen)
             if not self._goes_on:
                 self._find(
@@ -460,6 +498,8 @@ class Verification:
         for (level, number), stored in sorted(self._upper.items()):
             for at, found in enumerate(stored.hashes):
                 position = number * WIDTH + at
+                if position << (HEIGHT * level) < self.tree.start:
+                    continue  # it may be known, as part of the edge, but nothing that it stands over is
                 if (position + 1) << (HEIGHT * level) > self.tree.size:
                     break  # what is above the entries that are there was reported as their loss
                 computed = self.tree.perfect(HEIGHT * level, position)

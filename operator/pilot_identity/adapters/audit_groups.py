@@ -1,0 +1,113 @@
+"""Groups in ConfigMaps: created under the name of the size that they extend, listed, deleted."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pilot_identity.adapters.kubernetes import paths
+from pilot_identity.adapters.kubernetes.api import Api, NotFound
+from pilot_identity.core.audit.chain import Standing
+from pilot_identity.core.audit.groups import NAME_PREFIX, BrokenLogError, Group, group_name
+from pilot_identity.core.audit.tiles import WIDTH
+from pilot_identity.core.resources.metadata import GROUP
+from pilot_identity.ports import Conflict
+
+log = logging.getLogger(__name__)
+
+GROUP_LABEL = {f"{GROUP}/audit": "group"}
+_SELECTOR = f"{GROUP}/audit=group"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredGroup:
+    """A group as it is stored.
+
+    Attributes:
+        created: by the API server's clock, in whole seconds.
+    """
+
+    group: Group
+    uid: str
+    created: dt.datetime
+
+
+class GroupConfigMaps:
+    """The groups of one namespace's log."""
+
+    def __init__(self, api: Api, namespace: str) -> None:
+        self._api = api
+        self._namespace = namespace
+
+    async def all(self) -> AsyncIterator[StoredGroup]:
+        """Yield every group in the order of their names, which is the log's; a page at a time is held.
+
+        Raises:
+            BrokenLogError: a ConfigMap of the prefix is no group.
+        """
+        path = paths.core(self._namespace, "configmaps")
+        async for item in self._api.pages(path, label_selector=_SELECTOR):
+            if item["metadata"]["name"].startswith(NAME_PREFIX):  # anyone may set a label
+                yield _stored(item)
+
+    async def find(self, size: int) -> StoredGroup | None:
+        """The group that extends a tree of this size, if it is stored."""
+        try:
+            return _stored(await self._api.get(self._path(group_name(size))))
+        except NotFound:
+            return None
+
+    async def create(self, group: Group) -> str:
+        """Store a group; returns its UID.
+
+        Raises:
+            Conflict: another of that name stands there.
+        """
+        body = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": group.name, "namespace": self._namespace, "labels": GROUP_LABEL},
+            "immutable": True,
+            "data": dict(group.data()),
+        }
+        created = await self._api.create(paths.core(self._namespace, "configmaps"), body)
+        return str(created["metadata"]["uid"])
+
+    async def delete(self, standing: Standing) -> None:
+        """Delete a group; one that is gone is gone, and one that was replaced is left."""
+        try:
+            await self._api.delete(self._path(standing.name), uid=standing.uid)
+        except NotFound:
+            log.debug("%s is deleted already", standing.name)
+        except Conflict:
+            log.error("%s was replaced by another of its name; it is left", standing.name)  # noqa: TRY400
+
+    async def entries(self, groups: Sequence[Standing], first: int) -> Sequence[bytes]:
+        """Read the entries of the bundle from `first` on out of its groups, which are the first in a list.
+
+        Raises:
+            BrokenLogError: the groups have not just these entries.
+        """
+        query = {"labelSelector": _SELECTOR, "limit": str(len(groups))}
+        listed = (await self._api.call("GET", self._path(), query=query))["items"]
+        found = {item["metadata"]["name"]: item for item in listed}
+        entries: list[bytes] = []
+        for standing in groups:
+            item = found.get(standing.name) or await self._api.get(self._path(standing.name))
+            group = Group.from_data(standing.name, item.get("data") or {})
+            entries += group.entries[max(0, first - group.extends) : first + WIDTH - group.extends]
+        if len(entries) != WIDTH:
+            raise BrokenLogError(f"the groups from {first} on have {len(entries)} entries of {WIDTH}")
+        return entries
+
+    def _path(self, name: str = "") -> str:
+        return paths.core(self._namespace, "configmaps", name)
+
+
+def _stored(item: Mapping[str, Any]) -> StoredGroup:
+    metadata = item["metadata"]
+    group = Group.from_data(metadata["name"], item.get("data") or {})
+    return StoredGroup(group, metadata["uid"], dt.datetime.fromisoformat(metadata["creationTimestamp"]))

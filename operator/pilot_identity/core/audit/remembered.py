@@ -1,0 +1,194 @@
+"""What the log's writer remembers of objects that exist: each step's index, and what was announced.
+
+A step is recorded once, so the id of every step of a living object is known for as long as it lives. What
+would grow without end is kept otherwise:
+
+- Credentials are numbered, and their numbers only rise: of an object the newest is known. Whoever comes with
+  an older number is told the newest's index, which is not the entry that they wanted.
+- A report of activity that its sender named is known until the grant is closed; after that none is taken.
+- Names that are drawn at random (reports without a name, what the API server saw) are only ever repeated
+  by the process that drew them, right after a write failed: the newest of them are known.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+
+from pilot_identity.core.audit.recollection import Recollection, unpack
+
+RECENT = 16_384
+"""Drawn names that are known; far more than what is tried again after a write that failed."""
+_CREDENTIAL = re.compile(r"credential/([0-9]{1,18})")
+_NAMED_REPORT = re.compile(r"activity/[^/]+/[^/]+")
+_CLOSED = "closed"
+_DRAWN = ("activity/", "access/")
+
+
+@dataclass(slots=True)
+class Announced:
+    """An announcement; without its entry where that is compacted and was not asked for."""
+
+    index: int
+    issuance: int
+    encoded: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is kept of the entry with this index."""
+
+    index: int
+    row: Recollection
+
+
+@dataclass(slots=True)
+class _Subject:
+    """One object. What is kept of its entries is by the step's name, which the id ends with."""
+
+    steps: dict[str, int] = field(default_factory=dict)
+    reports: dict[str, int] = field(default_factory=dict)
+    credential: tuple[int, int] | None = None
+    announced: Announced | None = None
+    is_closed: bool = False
+
+
+class Remembered:
+    """Knows of each entry that can come again where it stands."""
+
+    def __init__(self) -> None:
+        self._subjects: dict[str, _Subject] = {}
+        self._recent: OrderedDict[str, int] = OrderedDict()
+        self._deferred: list[Iterable[Kept]] = []
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._subjects.clear()
+        self._recent.clear()
+        self._deferred.clear()
+
+    def take_in(self, index: int, row: Recollection, encoded: bytes | None = None) -> None:
+        """Remember an entry; `encoded` where it is at hand."""
+        subject = self._subjects.setdefault(row.subject_uid, _Subject())
+        step = _step(row.subject_uid, row.id)
+        numbered = _CREDENTIAL.fullmatch(step)
+        if numbered is not None:
+            known = int(numbered[1]), index
+            subject.credential = max(subject.credential or known, known)
+        elif _NAMED_REPORT.fullmatch(step) and not subject.is_closed:
+            subject.reports[step] = index
+        elif step.startswith(_DRAWN):
+            self._recent[row.id] = index
+            if len(self._recent) > RECENT:
+                self._recent.popitem(last=False)
+        else:
+            subject.steps[step] = index
+            if step == _CLOSED:
+                subject.is_closed = True
+                subject.reports.clear()
+        if row.issuance is not None and (subject.announced is None or subject.announced.index < index):
+            subject.announced = Announced(index, row.issuance, encoded)
+
+    def defer(self, first: int, rows: Sequence[Recollection] | str) -> None:
+        """Remember entries from `first` on, as packed or not, once somebody asks."""
+        self._deferred.append(_of_bundle(first, rows))
+
+    def defer_kept(self, kept: Iterable[Kept]) -> None:
+        """Remember these, once somebody asks."""
+        self._deferred.append(kept)
+
+    def index_of(self, subject_uid: str, entry_id: str) -> int | None:
+        """Where the entry of this id stands; `None` where it is not known to be recorded.
+
+        Of a credential that is not the newest of its subject, it is the newest's index.
+        """
+        self._recall()
+        subject = self._subjects.get(subject_uid)
+        if subject is None:
+            return None
+        step = _step(subject_uid, entry_id)
+        numbered = _CREDENTIAL.fullmatch(step)
+        if numbered is not None:
+            newest = subject.credential
+            return newest[1] if newest is not None and int(numbered[1]) <= newest[0] else None
+        for known in (subject.steps, subject.reports):
+            if step in known:
+                return known[step]
+        return self._recent.get(entry_id)
+
+    def steps_of(self, subject_uid: str) -> dict[str, int]:
+        """Where each step of a subject stands; of its credentials the newest alone."""
+        self._recall()
+        subject = self._subjects.get(subject_uid)
+        if subject is None:
+            return {}
+        newest = subject.credential
+        return subject.steps | ({f"credential/{newest[0]}": newest[1]} if newest is not None else {})
+
+    def announced(self, subject_uid: str) -> Announced | None:
+        """What was announced last for a subject, if it is not settled."""
+        self._recall()
+        subject = self._subjects.get(subject_uid)
+        return subject.announced if subject is not None else None
+
+    def settle(self, subject_uid: str, index: int) -> None:
+        """Forget what was announced up to that entry."""
+        subject = self._subjects.get(subject_uid)
+        if subject is not None and subject.announced is not None and subject.announced.index <= index:
+            subject.announced = None
+
+    def retain(self, subject_uids: AbstractSet[str]) -> None:
+        """Forget all other subjects."""
+        self._recall(subject_uids)
+        for uid in self._subjects.keys() - subject_uids:
+            del self._subjects[uid]
+
+    def kept(self, before: int) -> Iterator[Kept]:
+        """All that is known of the entries before an index, so that another process can take it in again."""
+        self._recall()
+        for uid, subject in self._subjects.items():
+            known = {**subject.steps, **subject.reports}
+            if subject.credential is not None:
+                known[f"credential/{subject.credential[0]}"] = subject.credential[1]
+            told = subject.announced
+            for step, index in known.items():
+                if index < before:
+                    issuance = told.issuance if told is not None and told.index == index else None
+                    yield Kept(index, Recollection(_id(uid, step), uid, issuance))
+
+    def __len__(self) -> int:
+        """How many entries are known."""
+        self._recall()
+        each = (
+            len(one.steps) + len(one.reports) + (one.credential is not None)
+            for one in self._subjects.values()
+        )
+        return len(self._recent) + sum(each)
+
+    def _recall(self, subject_uids: AbstractSet[str] | None = None) -> None:
+        """Take in what was deferred, once: of these subjects, as soon as they are known, else of all."""
+        deferred, self._deferred = self._deferred, []
+        for one in deferred:
+            for kept in one:
+                if subject_uids is None or kept.row.subject_uid in subject_uids:
+                    self.take_in(kept.index, kept.row)
+
+
+def _of_bundle(first: int, rows: Sequence[Recollection] | str) -> Iterator[Kept]:
+    unpacked = (unpack(rows) or ()) if isinstance(rows, str) else rows
+    for index, row in enumerate(unpacked, start=first):
+        yield Kept(index, row)
+
+
+def _step(subject_uid: str, entry_id: str) -> str:
+    """The step that an id names; with a leading slash where the id does not begin with the subject's UID."""
+    prefix = f"{subject_uid}/"
+    return entry_id.removeprefix(prefix) if entry_id.startswith(prefix) else f"/{entry_id}"
+
+
+def _id(subject_uid: str, step: str) -> str:
+    """The inverse of `_step`."""
+    return step[1:] if step.startswith("/") else f"{subject_uid}/{step}"

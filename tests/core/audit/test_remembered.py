@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import pytest
+
+from pilot_identity.core.audit.recollection import Recollection
+from pilot_identity.core.audit.remembered import RECENT, Remembered
+
+
+def row(step: str, *, subject: str = "uid", issuance: int | None = None) -> Recollection:
+    """What is kept of one step of a subject."""
+    return Recollection(f"{subject}/{step}", subject, issuance)
+
+
+def remembered(*steps: str) -> Remembered:
+    """One that took in these steps of one subject, from index 0 on."""
+    made = Remembered()
+    for index, step in enumerate(steps):
+        made.take_in(index, row(step))
+    return made
+
+
+def test_every_step_of_a_living_object_is_known() -> None:
+    """However many came after it."""
+    made = remembered("requested", *(f"decided/{number}" for number in range(3 * RECENT)), "closed")
+    assert made.index_of("uid", "uid/requested") == 0
+    assert made.index_of("uid", "uid/decided/0") == 1
+    assert made.index_of("uid", "uid/closed") == 3 * RECENT + 1
+    assert made.index_of("uid", "uid/else") is None
+    assert made.index_of("other", "other/requested") is None
+
+
+def test_an_id_that_does_not_begin_with_its_subject_is_known_too() -> None:
+    """The log's own first entry is such a one; nor is it mixed up with a step of that name."""
+    made = Remembered()
+    made.take_in(0, Recollection("log/started", "operator"))
+    made.take_in(1, Recollection("operator/log/started", "operator"))
+    assert made.index_of("operator", "log/started") == 0
+    assert made.index_of("operator", "operator/log/started") == 1
+
+
+def test_of_credentials_the_newest_is_known() -> None:
+    """An older number is answered with the newest's place, whatever the order in which they came."""
+    made = Remembered()
+    for index, number in ((7, 3), (5, 2), (9, 4)):
+        made.take_in(index, row(f"credential/{number}", issuance=number))
+    assert [made.index_of("uid", f"uid/credential/{number}") for number in (1, 2, 4, 5)] == [9, 9, 9, None]
+    told = made.announced("uid")
+    assert told is not None
+    assert (told.index, told.issuance) == (9, 4)
+
+
+def test_a_long_life_of_renewals_takes_no_room() -> None:
+    """Of a year of half-hours one is kept."""
+    assert len(remembered("registered", *(f"credential/{number}" for number in range(17_520)))) == 2
+
+
+@pytest.mark.parametrize("step", ["access/aa.{}", "activity/drawn{}"])
+def test_of_drawn_names_the_newest_are_known(step: str) -> None:
+    """They come again only right after a write failed; months of use take no more room than an hour."""
+    count = 2 * RECENT
+    made = remembered(*(step.format(number) for number in range(count)))
+    assert len(made) == RECENT
+    assert made.index_of("uid", f"uid/{step.format(count - 1)}") == count - 1
+    assert made.index_of("uid", f"uid/{step.format(count - RECENT)}") == count - RECENT
+    assert made.index_of("uid", f"uid/{step.format(count - RECENT - 1)}") is None
+
+
+def test_a_named_report_is_known_until_the_grant_is_closed() -> None:
+    """However many others came; after that nobody may report for it."""
+    made = remembered("activity/mine/0123", *(f"activity/r{number}/0123" for number in range(2 * RECENT)))
+    assert made.index_of("uid", "uid/activity/mine/0123") == 0
+    made.take_in(2 * RECENT + 1, row("closed"))
+    assert made.index_of("uid", "uid/activity/mine/0123") is None
+    assert len(made) == 1
+    made.take_in(2 * RECENT + 2, row("activity/late/0123"))  # it was on its way
+    assert made.index_of("uid", "uid/activity/late/0123") == 2 * RECENT + 2
+
+
+def test_what_is_kept_can_be_taken_in_again() -> None:
+    """By another process, of all that is before an index; later entries it reads itself."""
+    made = remembered("requested", "approved", "activity/mine/0123", "access/aa.1")
+    made.take_in(4, row("credential/1", issuance=1))
+    made.take_in(5, row("closed", subject="gone"))
+    made.take_in(600, row("decided/later"))
+    made.retain({"uid"})
+    again = Remembered()
+    again.defer_kept(tuple(made.kept(before=512)))
+    known = {
+        name: again.index_of("uid", f"uid/{name}")
+        for name in ("requested", "approved", "activity/mine/0123", "credential/1", "decided/later")
+    }
+    assert known == {
+        "requested": 0,
+        "approved": 1,
+        "activity/mine/0123": 2,
+        "credential/1": 4,
+        "decided/later": None,
+    }
+    told = again.announced("uid")
+    assert told is not None
+    assert (told.index, told.issuance, told.encoded) == (4, 1, None)
+    assert again.index_of("gone", "gone/closed") is None
+
+
+def test_what_was_settled_is_not_announced_again() -> None:
+    """Its id stays known all the same."""
+    made = Remembered()
+    made.take_in(4, row("credential/1", issuance=1))
+    made.settle("uid", 4)
+    again = Remembered()
+    again.defer_kept(tuple(made.kept(before=512)))
+    assert again.announced("uid") is None
+    assert again.index_of("uid", "uid/credential/1") == 4
+
+
+def test_deferred_bundles_are_taken_in_of_the_living_alone() -> None:
+    """Once these are known; else, when somebody asks, of all."""
+    rows = [row("requested", subject=f"uid-{number}") for number in range(256)]
+    made = Remembered()
+    made.defer(512, rows)
+    made.retain({"uid-3"})
+    assert len(made) == 1
+    other = Remembered()
+    other.defer(512, rows)
+    assert other.index_of("uid-4", "uid-4/requested") == 516
+
+
+def test_the_steps_of_a_subject_are_told() -> None:
+    """All that are kept by name, and the newest credential."""
+    made = remembered("requested", "credential/1", "abandoned/1", "credential/2", "activity/1")
+    assert made.steps_of("uid") == {"requested": 0, "abandoned/1": 2, "credential/2": 3}
+    assert made.steps_of("other") == {}
