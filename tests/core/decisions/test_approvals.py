@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 
+from pilot_identity.core.audit.entries import EntryType
 from pilot_identity.core.decisions.approvals import SEEN_WITHIN, ApprovalSeen, decide_approval
 from pilot_identity.core.decisions.grants.approving import Question, digest_of, judge, tally
 from pilot_identity.core.decisions.grants.life import decide_grant
@@ -203,7 +204,7 @@ SAID = st.builds(
 )
 
 
-@for_all(st.lists(SAID, max_size=8), st.integers(1, 3))
+@for_all(st.lists(SAID, max_size=8, unique_by=lambda one: one.metadata.uid), st.integers(1, 3))
 def test_nothing_is_issued_but_on_enough_peoples_word(said: list[Approval], required: int) -> None:
     """Promise 3, whatever is said by whom, in whatever order."""
     policy = stage(approvals={"grant": {"required": required}})
@@ -237,14 +238,43 @@ def test_a_grant_says_what_it_asks_people() -> None:
     asked_at = grant().metadata.creation_timestamp
     assert asked_at is not None
     assert wait.expires_at == asked_at + dt.timedelta(hours=24) == plan.recheck_at
-    assert plan.entries == ()
+    *_, asked, why = plan.entries
+    assert (asked.type, why.type) == (EntryType.GRANT_REQUESTED, EntryType.GRANT_DECIDED)
+    assert why.data["decision"]["reason"] == "ApprovalRequired"
+
+
+def test_why_it_waits_is_told_again_only_when_that_changes() -> None:
+    """One more word is another outcome; the same pass once more, or an hour later, is not."""
+    first, again = (
+        decide_grant(seen(None, policy=ASKS_TWO), moment(now)).entries[-1].id
+        for now in (NOW, NOW + dt.timedelta(hours=1))
+    )
+    word = yes(digest=digest_of(grant(), ready_pilot(), ASKS_TWO))
+    after = decide_grant(seen(None, word, policy=ASKS_TWO), moment()).entries[-1].id
+    assert first == again != after
+    assert decide_grant(seen(waiting(policy=ASKS_TWO), policy=ASKS_TWO), moment(LATER)).entries == ()
+
+
+def test_who_agreed_is_told_as_soon_as_all_have_though_a_limit_is_reached() -> None:
+    """A limit is no decision that anybody asks about later; the approvals are there all the same."""
+    plan = decide_grant(seen(waiting(), yes(), active_grants=1000), moment())
+    assert plan.release is None
+    given, approved = plan.entries[-2:]
+    assert (given.type, approved.type) == (EntryType.APPROVAL_GIVEN, EntryType.GRANT_APPROVED)
+    assert [one["approver"] for one in approved.data["approvals"]] == ["bob"]
+    assert approved.data["digest"] == DIGEST
+    issued = decide_grant(seen(waiting(), yes()), moment(LATER))
+    assert approved.id in {entry.id for entry in issued.entries}
 
 
 def test_what_is_issued_names_who_approved_and_the_log_heard_them_first() -> None:
     """In one group: the word, then what rests on it."""
     plan = decide_grant(seen(waiting(), yes()), moment())
     assert plan.release is not None
-    assert [(entry.id, entry.data["approver"]) for entry in plan.entries] == [("uid-of-yes/given", "bob")]
+    *_, asked, given, approved = plan.entries
+    assert asked.type is EntryType.GRANT_REQUESTED
+    assert (given.id, given.data["approver"]) == ("uid-of-yes/given", "bob")
+    assert approved.type is EntryType.GRANT_APPROVED
     status = status_of(plan)
     assert status.decision is not None
     assert [encode(one) for one in status.decision.approvals] == [
@@ -427,7 +457,8 @@ class TestTold:
         assert (status.used, bool(status.used_by)) == (reason == "Counted", reason == "Counted")
         kinds = [entry.type.name for entry in plan.entries]
         heard = reason in {"Counted", "Waiting"} and says != "asks nobody yet"
-        assert kinds == (["APPROVAL_VOID"] if is_dead else ["APPROVAL_GIVEN"] if heard else [])
+        used = ["APPROVAL_USED"] if reason == "Counted" else []
+        assert kinds == (["APPROVAL_VOID"] if is_dead else ["APPROVAL_GIVEN", *used] if heard else [])
         same = msgspec.structs.replace(said, status=status)
         assert decide_approval(replace(case, approval=same), moment(LATER)).status is None
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pilot_identity.core.audit.entries import Entry, RecordedEntry, decode_entry, encode_entry
+from pilot_identity.core.audit.entries import Entry, EntryType, RecordedEntry, decode_entry, encode_entry
 from pilot_identity.core.decisions.announced import (
     ABANDON_AFTER,
     Announced,
@@ -22,7 +22,7 @@ from pilot_identity.core.decisions.announced import (
 from pilot_identity.core.decisions.credentials import CLAIMS
 from pilot_identity.core.decisions.grants.checks.table import checks_of, renewal_checks_of
 from pilot_identity.core.decisions.grants.life import decide_grant
-from pilot_identity.core.decisions.grants.seen import RATE_WINDOW, RETENTION, GrantSeen
+from pilot_identity.core.decisions.grants.seen import RATE_WINDOW, RETENTION, GrantSeen, Request, request_of
 from pilot_identity.core.decisions.hindrance import Hindrance, Obstacle
 from pilot_identity.core.decisions.plan import DeleteCredential, Outcome, Plan, Revoke
 from pilot_identity.core.resources import Phase, PilotIdentity, StagePolicy, TaskGrant
@@ -381,12 +381,20 @@ WAITS: Mapping[str, tuple[GrantSeen, str, str]] = {
 }
 
 
+PASSING = {"LimitReached", "ReviewUnrecorded"}
+"""A limit, and what passes within moments: the log is not told that a check said so."""
+
+
 @pytest.mark.parametrize("case, reason, message", WAITS.values(), ids=WAITS)
 def test_a_grant_waits_because(case: GrantSeen, reason: str, message: str) -> None:
     """Nothing is issued and nothing is final; the condition says what it waits for."""
     plan = decide_grant(case, moment())
     status = status_of(plan)
-    assert (plan.release, plan.entries, status.decision) == (None, (), None)
+    assert (plan.release, status.decision) == (None, None)
+    kinds = [entry.type for entry in plan.entries]
+    assert EntryType.GRANT_REQUESTED in kinds
+    was_checked = isinstance(request_of(case, NOW), Request) and reason not in PASSING
+    assert (EntryType.GRANT_DECIDED in kinds) is was_checked
     expected = Phase.AWAITING_APPROVAL if reason == "ApprovalRequired" else Phase.PENDING
     assert status.phase is expected
     (condition,) = status.conditions
@@ -497,7 +505,8 @@ class TestAnnounced:
         told = decide_grant(seen(asked, announced=announced(Holding.NOTHING)), moment())
         after = msgspec.structs.replace(asked, status=status_of(told))
         plan = decide_grant(seen(after), moment(number=2))
-        assert (plan.entries, announcement(plan).id) == ((), "uid-of-task-1/credential/2")
+        assert EntryType.CREDENTIAL_ABANDONED not in {entry.type for entry in plan.entries}
+        assert announcement(plan).id == "uid-of-task-1/credential/2"
         assert plan.release is not None
         assert plan.release.order.id == "nonce-2"
         assert status_of(plan).issuances == 2

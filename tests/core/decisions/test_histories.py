@@ -12,12 +12,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from pilot_identity.core.audit.entries import EntryType, RecordedEntry
 from pilot_identity.core.decisions.plan import WITHDRAWN, OnRevocationList, SecretGone
+from pilot_identity.core.decisions.replaying import Replay
 from pilot_identity.core.resources import Phase, PilotIdentity, TaskGrant
 from pilot_identity.core.resources.metadata import FINALIZER, Key
 from pilot_identity.core.resources.pilot_identity import Owners
 from pilot_identity.core.resources.stage_policy import ApprovalRules, GrantApprovals
 from pilot_identity.core.resources.task_grant import Revocation
 from tests.core.builders import grant, pilot, stage, tool
+from tests.core.decisions.replayed import Kept, require_agreement
 from tests.core.decisions.world import World, started
 
 TICKS = [
@@ -55,6 +57,8 @@ class Histories(RuleBasedStateMachine):
         self.made = 0
         self.ended: dict[str, Phase] = {}
         self.fallen: set[str] = set()
+        self.reader = Replay(Kept())
+        self.replayed = 0
 
     def one_of(self, kind: str, pick: int) -> Key | None:
         """One object of a kind, if there is any."""
@@ -263,6 +267,17 @@ class Histories(RuleBasedStateMachine):
         """A grant is ended for good only when every test shows it, and what lives on is on the lists."""
         for found in self.world.of_kind(TaskGrant):
             self.world.check_closure(found)
+
+    @invariant()
+    def every_decision_can_be_made_again(self) -> None:
+        """From the log alone, and it is the same: whatever was changed since, and wherever a pass stopped."""
+        for index, entry in enumerate(self.world.log.entries[self.replayed :], start=self.replayed):
+            self.reader.learn(entry)
+            again = self.reader.again(index, entry)
+            # Where checks were overtaken by what was found after them, there is nothing to ask again.
+            if again is not None and again.then.checks:
+                require_agreement(again)
+        self.replayed = len(self.world.log.entries)
 
     @invariant()
     def an_approval_is_used_once(self) -> None:

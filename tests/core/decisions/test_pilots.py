@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pilot_identity.core.audit.entries import MAX_ENTRY_BYTES, encode_entry
+from pilot_identity.core.audit.entries import MAX_ENTRY_BYTES, EntryType, encode_entry
 from pilot_identity.core.decisions.announced import Holding
 from pilot_identity.core.decisions.holding import HOLDING_BOUND
 from pilot_identity.core.decisions.pilot_checks import PilotSeen
@@ -45,6 +45,11 @@ def seen(found: PilotIdentity | None = None, **facts: Any) -> PilotSeen:
     return PilotSeen(found or pilot(), LADDER, **known)
 
 
+def kinds(plan: Plan) -> list[str]:
+    """What the entries of a plan tell: the types' middle words, in order."""
+    return [".".join(entry.type.split(".")[2:-1]) for entry in plan.entries]
+
+
 def status_of(plan: Plan) -> PilotIdentityStatus:
     """The status that a plan writes."""
     assert plan.status is not None
@@ -73,7 +78,9 @@ def test_a_pilot_gets_its_identity() -> None:
         "uid-of-triage/credential/1",
         "dev.pilotidentity.pilot.registered.v1",
     )
-    assert entry.data["definition"]["owners"] == {"business": "ana", "technical": "tom"}
+    (defined,) = plan.entries
+    assert defined.type is EntryType.PILOT_DEFINED
+    assert defined.data["definition"]["owners"] == {"business": "ana", "technical": "tom"}
     status = status_of(plan)
     assert status.spiffe_id == "spiffe://sandbox.example.org/ns/team-a/pilot/triage"
     assert (status.stage, status.issuances) == ("sandbox", 1)
@@ -147,7 +154,8 @@ def test_a_pilot_is_refused_because(case: PilotSeen, reason: str, message: str, 
     assert status.conditions[0].reason == reason
     assert message in status.conditions[0].message
     assert [one.type for one in status.conditions] == (["Ready", "Stalled"] if final else ["Ready"])
-    assert [entry.data["reason"] for entry in plan.entries] == ([reason] if final else [])
+    assert kinds(plan) == ["pilot.defined", *["pilot.refused"] * final]
+    assert [entry.data["reason"] for entry in plan.entries[1:]] == ([reason] if final else [])
     taken = reason in {"ServiceAccountTaken", "SecretNameTaken"}
     assert plan.recheck_at == (NOW + TAKEN_RECHECK if taken else None)
 
@@ -186,12 +194,34 @@ def test_a_due_svid_is_replaced() -> None:
 
 
 def test_a_material_change_is_recorded_once() -> None:
-    """The digests before and after, and what is declared now."""
+    """What is declared now, then the digests before and after."""
     plan = decide_pilot(seen(ready_pilot(status={"digest": "sha256:before"})), moment())
-    (entry,) = plan.entries
-    assert entry.type.value == "dev.pilotidentity.pilot.changed.v1"
+    assert kinds(plan) == ["pilot.defined", "pilot.changed"]
+    entry = plan.entries[1]
     assert entry.data["before"] == "sha256:before"
     assert status_of(plan).digest == entry.data["after"]
+
+
+def test_each_definition_is_in_the_log_once_material_or_not() -> None:
+    """Who only rewords the purpose is told, too, and who takes it back; nobody else is told twice."""
+    made = started(stage())
+    made.put(pilot())
+    made.settle()
+    for purpose in ("sorts invoices, quickly", "sorts invoices"):
+        made.edit(pilot().key, purpose=purpose)
+        made.settle()
+    made.restart()
+    made.now += dt.timedelta(hours=1)
+    made.settle()
+    told = [one for one in made.log.entries if one.type == EntryType.PILOT_DEFINED]
+    assert [one.data["definition"]["purpose"] for one in told] == [
+        "sorts invoices",
+        "sorts invoices, quickly",
+        "sorts invoices",
+    ]
+    assert [one.data["generation"] for one in told] == [1, 2, 3]
+    assert EntryType.PILOT_CHANGED not in {one.type for one in made.log.entries}
+    assert EntryType.PILOT_RENEWED in {one.type for one in made.log.entries}
 
 
 def test_a_new_bundle_is_published() -> None:
@@ -216,7 +246,9 @@ class TestFall:
         plan = decide_pilot(seen(ready_pilot(stage="pilot", asks_for="sandbox")), moment())
         assert plan.withdraw == (CUT,)
         assert (plan.release, plan.prepare) == (None, ())
-        (entry,) = plan.entries
+        assert kinds(plan) == ["pilot.defined", "pilot.stage-asked", "pilot.stage-changed"]
+        asked, entry = plan.entries[1:]
+        assert (asked.data["stage"], asked.data["asked"]) == ("pilot", "sandbox")
         assert (entry.type.value, entry.data["stageBefore"], entry.data["stage"]) == (
             "dev.pilotidentity.pilot.stage-changed.v1",
             "pilot",
@@ -246,7 +278,6 @@ class TestFall:
             "uid-of-triage/credential/2",
             "dev.pilotidentity.pilot.admitted.v1",
         )
-        assert entry.data["definition"]["owners"] == {"business": "ana", "technical": "tom"}
         status = status_of(plan)
         assert (status.stage, status.stage_since, status.issuances) == ("sandbox", NOW, 2)
         assert status.spiffe_id == "spiffe://sandbox.example.org/ns/team-a/pilot/triage"
@@ -270,11 +301,11 @@ class TestFall:
         status = status_of(plan)
         assert CUT in plan.withdraw
         assert (status.stage, status.credential, status.spiffe_id) == ("sandbox", None, "")
-        assert [entry.type.value.split(".")[-2] for entry in plan.entries] == ["stage-changed"]
+        assert kinds(plan) == ["pilot.defined", "pilot.stage-asked", "pilot.stage-changed"]
         assert plan.recheck_at == NOW
         refusal = decide_pilot(seen(self.fallen(falling)), moment(number=2))
         assert (refusal.release, refusal.withdraw) == (None, ())
-        assert [entry.type.value.split(".")[-2] for entry in refusal.entries] == ["refused"]
+        assert kinds(refusal) == ["pilot.defined", "pilot.refused"]
         status = status_of(refusal)
         assert (status.stage, status.credential, status.spiffe_id) == ("sandbox", None, "")
         assert status.conditions[0].reason == "DataClassOutsideStage"
@@ -284,7 +315,8 @@ def test_a_rise_is_held_and_told() -> None:
     """The pilot keeps its identity where it is; log and condition say what is missing."""
     plan = decide_pilot(seen(ready_pilot(asks_for="pilot")), moment())
     assert (plan.release, plan.withdraw) == (None, ())
-    assert plan.entries[0].type.value == "dev.pilotidentity.pilot.stage-held.v1"
+    assert kinds(plan)[:3] == ["pilot.defined", "pilot.stage-asked", "pilot.stage-held"]
+    assert plan.entries[1].data["asked"] == "pilot"
     status = status_of(plan)
     assert status.stage == "sandbox"
     assert [(one.type, one.status) for one in status.conditions] == [("Ready", "True"), ("Promoted", "False")]
@@ -309,7 +341,7 @@ class TestSuspension:
         """The number that was used stays used."""
         plan = decide_pilot(seen(ready_pilot(suspend=True)), moment())
         assert plan.withdraw == (CUT,)
-        assert [entry.type.value for entry in plan.entries] == ["dev.pilotidentity.pilot.suspended.v1"]
+        assert kinds(plan) == ["pilot.defined", "pilot.suspended"]
         status = status_of(plan)
         assert (status.credential, status.issuances, status.conditions[0].reason) == (None, 1, "Suspended")
 

@@ -694,7 +694,7 @@ class World:
             plan = self.decide(key)
             if self.log.announced(found.metadata.uid) is not None:
                 # What may still be released is waited for; what is known is withdrawn again meanwhile.
-                plan = replace(plan, withdraw=())
+                plan = replace(plan, withdraw=()) if plan.prove is None else plan.prove.conclude(())
             assert is_empty(self.objects[key], plan), f"{key} has more to do: {plan}"
 
     def _check_credential(

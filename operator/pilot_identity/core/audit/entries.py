@@ -10,7 +10,6 @@ from enum import StrEnum
 from typing import Any
 
 import msgspec
-import rfc8785
 
 from pilot_identity.core.audit.canonical import canonical
 from pilot_identity.core.resources.timestamps import format_timestamp
@@ -28,70 +27,101 @@ class EntryError(ValueError):
 
 
 class EntryType(StrEnum):
-    """What an entry tells. The docstring below each is its meaning in plain words."""
+    """What an entry tells. The docstring below each is the question that it answers, and its meaning."""
 
     LOG_STARTED = "dev.pilotidentity.log.started.v1"
-    """The log's first entry: which key signs it, and since when."""
+    """Since when is there a log, and who began it? Its first entry."""
+    OPERATOR_STARTED = "dev.pilotidentity.operator.started.v1"
+    """Who has decided since then? A replica took the lead: its name, its version, Python's."""
+    OPERATOR_STOPPED = "dev.pilotidentity.operator.stopped.v1"
+    """Did it stop as it was asked to? A replica gave up the lead, and why; without it, it was cut off."""
     STAGE_KEYS_MADE = "dev.pilotidentity.stage.keys-made.v1"
-    """A stage got its CA and JWT key; says their public fingerprints."""
+    """Whose signature is on a stage's credentials? It got its CA and JWT key; their public fingerprints."""
     STAGE_POLICY_CHANGED = "dev.pilotidentity.stage.policy-changed.v1"
-    """A stage's rules changed, or it was frozen or thawed; by whom, the digests, the rules as they are."""
+    """Who changed a stage's rules, froze or thawed it, and what do they say now? In full, and the digests."""
     STAGE_REFUSED = "dev.pilotidentity.stage.refused.v1"
-    """A StagePolicy cannot be used, and why."""
+    """Why does a stage issue nothing? Its StagePolicy cannot be used; what is to be changed."""
     PILOT_REGISTERED = "dev.pilotidentity.pilot.registered.v1"
-    """A pilot was accepted into the lowest stage and got its first SVID; who owns it, what it may reach."""
+    """Since when is a pilot known? It was accepted into the lowest stage and got its first SVID."""
+    PILOT_DEFINED = "dev.pilotidentity.pilot.defined.v1"
+    """What did a pilot's team declare, and who wrote it? Each definition once, before anything rests on it.
+
+    Its owners, purpose, ceiling and all else; `unreadable` says why this version could not read all of it.
+    """
     PILOT_REFUSED = "dev.pilotidentity.pilot.refused.v1"
-    """A pilot's definition cannot be accepted, and why."""
+    """Why does a pilot have no identity? Its definition cannot be accepted; what is to be changed."""
     PILOT_ADMITTED = "dev.pilotidentity.pilot.admitted.v1"
-    """A pilot got an SVID again, after a move to another stage or a suspension."""
+    """Since when is a pilot in its new stage with an identity? It got an SVID there after a move."""
+    PILOT_RESUMED = "dev.pilotidentity.pilot.resumed.v1"
+    """Who let a suspended pilot work again? Its suspension ended, and it got an SVID again."""
     PILOT_CHANGED = "dev.pilotidentity.pilot.changed.v1"
-    """What is material in a pilot changed; the digests before and after."""
+    """Who changed what is material in a pilot, so that approvals and reviews are void? Both digests."""
     PILOT_RENEWED = "dev.pilotidentity.pilot.renewed.v1"
-    """A pilot's SVID was replaced by a fresh one."""
+    """Which SVID does a pilot have since then? The one before was replaced by a fresh one."""
     PILOT_SUSPENDED = "dev.pilotidentity.pilot.suspended.v1"
-    """A pilot's SVID was withdrawn because its owner suspended it, or its spec could not be read."""
+    """Who stopped a pilot? Its SVID was withdrawn: it was suspended, or its spec could not be read."""
     PILOT_RETIRED = "dev.pilotidentity.pilot.retired.v1"
-    """A pilot was deleted and everything issued for it is withdrawn."""
+    """Since when is a pilot gone? It was deleted, and everything issued for it is withdrawn."""
+    STAGE_CHANGE_ASKED = "dev.pilotidentity.pilot.stage-asked.v1"
+    """Who asked for another stage, from which, to which? Before it is held or made."""
     STAGE_CHANGE_HELD = "dev.pilotidentity.pilot.stage-held.v1"
-    """A pilot asked to rise and was held; what evidence is missing."""
+    """Why did a pilot not rise? It asked to and was held; what evidence is missing."""
     STAGE_CHANGED = "dev.pilotidentity.pilot.stage-changed.v1"
-    """A pilot moved to another stage; its identity in the old one is withdrawn."""
+    """Since when is a pilot in its stage? It moved there; its identity in the old one is withdrawn."""
+    GRANT_REQUESTED = "dev.pilotidentity.grant.requested.v1"
+    """Who asked for this, and for what exactly? A grant was looked at for the first time; all of its spec."""
+    GRANT_DECIDED = "dev.pilotidentity.grant.decided.v1"
+    """Why does a grant wait? Every check and its result, and what they looked at; once for each outcome.
+
+    Not for a limit that is reached for the moment: that passes by itself. A grant that need not wait has
+    its decision in `grant.issued` or `grant.denied`.
+    """
+    GRANT_APPROVED = "dev.pilotidentity.grant.approved.v1"
+    """Who agreed? All the approvals that a grant needed are there; whose, and to exactly what."""
     GRANT_DENIED = "dev.pilotidentity.grant.denied.v1"
-    """A grant was refused for good; every check and its result."""
+    """Why was this refused? A grant was denied for good.
+
+    The decision, with every check and what it looked at.
+    """
     GRANT_ISSUED = "dev.pilotidentity.grant.issued.v1"
-    """A grant's credentials may be released; who asked, what for, every check, the identifiers."""
+    """Why was this allowed, and what was given? A grant's credentials may be released.
+
+    The decision, with every check and what it looked at, and the identifiers of what is issued.
+    """
     GRANT_RENEWED = "dev.pilotidentity.grant.renewed.v1"
-    """A grant's credentials were replaced by fresh ones within the same task."""
+    """Which credentials does a grant have since then? Fresh ones replaced those before, within the task."""
     CREDENTIAL_ABANDONED = "dev.pilotidentity.credential.abandoned.v1"
-    """An announced credential was not found in its place: the operator stopped before it was released.
+    """Was an announced credential ever out? It was not found in its place: it was not released.
 
     Should someone have taken it away before that was looked at, it lapses by itself at `notAfter`.
     """
     GRANT_EMERGENCY = "dev.pilotidentity.grant.emergency.v1"
-    """Someone broke the glass: a grant is issued without approvals; who, what for, the review's date."""
+    """Who broke the glass? A grant is issued without approvals; what for, and the review's date."""
     GRANT_CLOSED = "dev.pilotidentity.grant.closed.v1"
-    """A grant ended; how, why, when its credentials were withdrawn, and what showed that they are."""
+    """How was access revoked, why, and what showed that it is? A grant ended; when it was withdrawn."""
     APPROVAL_GIVEN = "dev.pilotidentity.approval.given.v1"
-    """A person who may said Approve or Deny: who, of what groups, to exactly what, why."""
+    """Who said Approve or Deny, of what groups, to exactly what, and why? A person who may."""
+    APPROVAL_USED = "dev.pilotidentity.approval.used.v1"
+    """What was an approval used for? It counted for one decision, named here, and counts for no other."""
     APPROVAL_VOID = "dev.pilotidentity.approval.void.v1"
-    """An approval counts for nothing, and why: its approver has no say, or what it was about changed."""
+    """Why does an approval count for nothing? Its approver has no say, or what it was about changed."""
     REVIEW_OWED = "dev.pilotidentity.pilot.review-owed.v1"
-    """A pilot must be reviewed because of an emergency grant: by when, and who asked for the grant."""
+    """Who must look at a pilot, by when? It owes a review because of emergency grants; who asked for them."""
     PILOT_REVIEWED = "dev.pilotidentity.pilot.reviewed.v1"
-    """A person reviewed a pilot: who, why, and after which emergency grants, if there were some."""
+    """Who reviewed a pilot, why, and after which emergency grants, if there were some?"""
     REVIEW_OVERDUE = "dev.pilotidentity.pilot.review-overdue.v1"
-    """Nobody reviewed a pilot in time: it gets no grants, and none is renewed, until somebody does."""
+    """Why does a pilot get nothing? Nobody reviewed it in time; no grant is made or renewed until then."""
     GRANT_PROVEN = "dev.pilotidentity.grant.proven.v1"
-    """What could not be shown when the grant ended is shown now: nothing of it gives access any more."""
+    """Since when is it shown that nothing of a grant gives access? It could not be when it ended."""
     GRANT_UNPROVEN = "dev.pilotidentity.grant.unproven.v1"
-    """The end of a grant's access is not shown after a while; with `letGo` the object is gone nevertheless.
+    """What of an ended grant may still give access? Its end is not shown; with `letGo` the object is gone.
 
     Then this is the tombstone: `left` names what could not be shown to be gone, and when it lapses by itself.
     """
     ACTIVITY_RECORDED = "dev.pilotidentity.activity.recorded.v1"
-    """What a grant's agent, or a tool that it uses, says was done: their claim, tied to one credential."""
+    """What does a grant's agent, or a tool, say was done? Their claim, tied to one credential."""
     ACCESS_SEEN = "dev.pilotidentity.access.seen.v1"
-    """What a grant's account asked the API server for since the last such entry, by the server's own word."""
+    """What was accessed? What a grant's account asked the API server for since, by the server's own word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +163,7 @@ def evidence(value: Any) -> Any:
     >>> evidence({"a": 1})
     {'a': 1}
     """
-    encoded = rfc8785.dumps(value)
+    encoded = canonical(value)
     if len(encoded) <= MAX_EVIDENCE_BYTES:
         return value
     return {"sha256": hashlib.sha256(encoded).hexdigest(), "bytes": len(encoded)}

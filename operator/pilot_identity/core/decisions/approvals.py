@@ -14,7 +14,7 @@ import msgspec
 
 from pilot_identity.core.audit.entries import Entry
 from pilot_identity.core.decisions.fresh import Moment
-from pilot_identity.core.decisions.given import given, void
+from pilot_identity.core.decisions.given import given, used, void
 from pilot_identity.core.decisions.grants.approving import Question, judge
 from pilot_identity.core.decisions.plan import Notice, Owner, Plan
 from pilot_identity.core.decisions.reviews import ReviewQuestion, judge_review
@@ -48,12 +48,14 @@ class _Told:
     Attributes:
         used_by: what it was counted for; empty where it was not.
         was_heard: whether it has a say as things are, so that the log has it.
+        index: of the entry with the decision for which it was counted; `None` where that is not known.
     """
 
     reason: Reason
     message: str
     used_by: str = ""
     was_heard: bool = False
+    index: int | None = None
 
 
 def decide_approval(seen: ApprovalSeen, moment: Moment) -> Plan:
@@ -84,6 +86,8 @@ def decide_approval(seen: ApprovalSeen, moment: Moment) -> Plan:
     entries: list[Entry] = []
     if told.was_heard:
         entries.append(given(approval, moment.now))
+    if is_counted:
+        entries.append(used(approval, told.used_by, told.index, moment.now))
     notices: tuple[Notice, ...] = ()
     before = find(approval.status.conditions, ConditionType.READY)
     if is_dead and (before is None or before.reason != told.reason):
@@ -119,7 +123,8 @@ def _tell_of_grant(seen: ApprovalSeen, grant: TaskGrant) -> _Told:
     decision = status.decision
     if decision is not None and uid in {counted.uid for counted in decision.approvals}:
         verb = "issued" if decision.allowed else "denied"
-        return _Told(Reason.COUNTED, f"{grant.key} was {verb} on it", str(grant.key), was_heard=True)
+        message = f"{grant.key} was {verb} on it"
+        return _Told(Reason.COUNTED, message, str(grant.key), was_heard=True, index=decision.audit_index)
     if decision is not None or status.phase.is_terminal:
         ends = "" if status.phase.is_terminal else "; to end it set its spec.revoke"
         return _Told(Reason.VOID, f"{grant.key} is {status.phase} and was decided without it{ends}")

@@ -1,4 +1,4 @@
-"""The entries that tell of an Approval: what was said, and that it counts for nothing."""
+"""The entries that tell of an Approval: what was said, what it was used for, that it counts for nothing."""
 
 from __future__ import annotations
 
@@ -11,10 +11,22 @@ from pilot_identity.core.resources import Approval
 from pilot_identity.core.resources.conditions import Reason, cut
 from pilot_identity.core.resources.parsing import encode
 
+VERDICT = frozenset({"verdict", "why"})
+"""What an entry says of an approval beside its spec."""
+
 
 def given(approval: Approval, now: dt.datetime) -> Entry:
     """A person who may has spoken; the log takes it once, whoever comes first to tell it."""
     return _entry(approval, EntryType.APPROVAL_GIVEN, "given", now, encode(approval.spec))
+
+
+def used(approval: Approval, by: str, index: int | None, now: dt.datetime) -> Entry:
+    """It was counted, once: for which object, and by which entry of the log where that is known."""
+    subject = approval.spec.subject
+    data: dict[str, Any] = {"approver": approval.spec.approver, "usedBy": by, "usedByUID": subject.uid}
+    if index is not None:
+        data["decidedBy"] = index
+    return _entry(approval, EntryType.APPROVAL_USED, "used", now, data)
 
 
 def void(approval: Approval, reason: Reason, why: str, nonce: str, now: dt.datetime) -> Entry:

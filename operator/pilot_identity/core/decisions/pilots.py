@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from pilot_identity.core.audit.entries import Entry, EntryType, evidence
+from pilot_identity.core.audit.entries import Entry, EntryType
 from pilot_identity.core.decisions.announced import Announced, Holding, abandon, adopted, announced_data
 from pilot_identity.core.decisions.credentials import pilot_order
+from pilot_identity.core.decisions.definitions import defined
 from pilot_identity.core.decisions.fresh import Moment
 from pilot_identity.core.decisions.hindrance import asked_again_at
 from pilot_identity.core.decisions.holding import HOLDING_BOUND, is_overdue
@@ -36,7 +37,6 @@ from pilot_identity.core.resources import PilotIdentity, StagePolicy
 from pilot_identity.core.resources.conditions import ConditionType, Finding, Reason, cut, find, settle
 from pilot_identity.core.resources.credential import CredentialStatus
 from pilot_identity.core.resources.digests import pilot_digest
-from pilot_identity.core.resources.parsing import encode
 from pilot_identity.core.resources.pilot_identity import BundleStatus, PilotIdentityStatus, bundle_name
 
 TAKEN_RECHECK = dt.timedelta(minutes=1)
@@ -64,7 +64,10 @@ class _Case:
         return self.pilot.status.issuances + 1
 
     def entry(self, step: str, kind: EntryType, data: dict[str, object]) -> Entry:
-        """Make an entry about this pilot; `step` is unique in its life and the same after a crash."""
+        """Make an entry about this pilot; `step` is unique in its life and the same after a crash.
+
+        It names the definition by its generation; `defined` has that in full and goes before it.
+        """
         return Entry(
             id=f"{self.pilot.metadata.uid}/{step}",
             type=kind,
@@ -78,6 +81,19 @@ class _Case:
                 **data,
             },
         )
+
+    @property
+    def defined(self) -> Entry:
+        """The entry that has the definition, which the log takes once."""
+        return defined(self.pilot, self.moment.now)
+
+    def stage_asked(self) -> tuple[Entry, ...]:
+        """The entry for a stage change that the spec asks for, before it is held or made."""
+        pilot = self.pilot
+        if not pilot.status.stage or pilot.spec.stage == pilot.status.stage:
+            return ()
+        data: dict[str, object] = {"stage": pilot.status.stage, "asked": pilot.spec.stage}
+        return (self.entry(f"stage-asked/{pilot.metadata.generation}", EntryType.STAGE_CHANGE_ASKED, data),)
 
     def notice(self, reason: Reason, action: str, note: str, *, warning: bool = False) -> Notice:
         return Notice(self.owner, "Warning" if warning else "Normal", reason, action, note)
@@ -191,9 +207,10 @@ def _move(case: _Case, stage: StagePolicy) -> Plan:
         spiffe_id="",
     )
     data: dict[str, object] = {"stage": stage.name, "stageBefore": status.stage}
+    moved = case.entry(f"stage/{case.pilot.metadata.generation}", EntryType.STAGE_CHANGED, data)
     return Plan(
         withdraw=case.cut(),
-        entries=(case.entry(f"stage/{case.pilot.metadata.generation}", EntryType.STAGE_CHANGED, data),),
+        entries=(case.defined, *case.stage_asked(), moved),
         status=lambda _: wanted,
         notices=(case.notice(Reason.STAGE_CHANGED, "ChangeStage", message),),
         recheck_at=case.moment.now,
@@ -243,14 +260,14 @@ def _suspend(case: _Case) -> Plan:
     if wanted == status:
         return Plan()
     if _said(status, reason) and status.credential is None:
-        return Plan(status=lambda _: wanted)
+        return Plan(entries=(case.defined,), status=lambda _: wanted)
     generation = case.pilot.metadata.generation
     # Another version of the operator may read, and another again not read, one and the same generation.
     step = f"unreadable/{generation}/{case.moment.nonce}" if unreadable else f"suspended/{generation}"
     note = f"its SVID is withdrawn: {message}" if unreadable else "its SVID is withdrawn"
     return Plan(
         withdraw=case.cut(),
-        entries=(case.entry(step, EntryType.PILOT_SUSPENDED, data),),
+        entries=(case.defined, case.entry(step, EntryType.PILOT_SUSPENDED, data)),
         status=lambda _: wanted,
         notices=(case.notice(reason, "Suspend", note, warning=True),),
     )
@@ -272,16 +289,13 @@ def _refuse(case: _Case, placed: Placed, objection: Objection) -> Plan:
         return Plan(recheck_at=recheck)
     before = find(status.conditions, ConditionType.READY)
     if before is not None and (before.reason, before.message) == (findings[0].reason, cut(objection.message)):
-        return Plan(status=lambda _: wanted, recheck_at=recheck)
-    entries: tuple[Entry, ...] = ()
+        return Plan(entries=(case.defined,), status=lambda _: wanted, recheck_at=recheck)
+    entries: tuple[Entry, ...] = (case.defined,)
     if objection.is_final:
-        data: dict[str, object] = {
-            "reason": objection.reason,
-            "message": cut(objection.message),
-            "asked": evidence(encode(pilot.spec)),
-        }
+        data: dict[str, object] = {"reason": objection.reason, "message": cut(objection.message)}
         step = f"refused/{pilot.metadata.generation}/{objection.reason}/{case.moment.nonce}"
-        entries = (case.entry(step, EntryType.PILOT_REFUSED, data),)
+        refused = case.entry(step, EntryType.PILOT_REFUSED, data)
+        entries = (*entries, *case.stage_asked(), refused)
     return Plan(
         entries=entries,
         status=lambda _: wanted,
@@ -301,6 +315,7 @@ def _maintain(case: _Case, placed: Placed, stage: StagePolicy) -> Plan:
     held = placed.promoted is not None and not placed.promoted.status
     notices: list[Notice] = []
     if held and placed.promoted is not None and not _promotion_said(status, placed.promoted):
+        entries += case.stage_asked()
         entries.append(
             case.entry(
                 f"held/{pilot.metadata.generation}",
@@ -315,6 +330,8 @@ def _maintain(case: _Case, placed: Placed, stage: StagePolicy) -> Plan:
         plan = _keep(case, placed, stage, credential)
     else:
         plan = _issue(case, placed, stage)
+    if plan.status is not None:
+        entries.insert(0, case.defined)
     return replace(plan, entries=(*entries, *plan.entries), notices=(*notices, *plan.notices))
 
 
@@ -338,11 +355,7 @@ def _keep(case: _Case, placed: Placed, stage: StagePolicy, credential: Credentia
         return Plan(recheck_at=credential.renew_at)
     entries: tuple[Entry, ...] = ()
     if digest != status.digest:
-        data: dict[str, object] = {
-            "before": status.digest,
-            "after": digest,
-            "definition": evidence(encode(pilot.spec)),
-        }
+        data: dict[str, object] = {"before": status.digest, "after": digest}
         entries = (case.entry(f"changed/{pilot.metadata.generation}", EntryType.PILOT_CHANGED, data),)
     return Plan(
         prepare=tuple(prepare), entries=entries, status=lambda _: wanted, recheck_at=credential.renew_at
@@ -374,8 +387,6 @@ def _issue(case: _Case, placed: Placed, stage: StagePolicy) -> Plan:
             "stage": stage.name,
             "credential": announced_data(credential, public_key_sha256),
         }
-        if status.credential is None or status.digest != pilot_digest(pilot):
-            data["definition"] = evidence(encode(pilot.spec))
         return case.entry(f"credential/{credential.issuance}", kind, data)
 
     def new_status(outcome: Outcome) -> PilotIdentityStatus:
@@ -413,12 +424,16 @@ def _issue(case: _Case, placed: Placed, stage: StagePolicy) -> Plan:
 
 
 def _occasion(status: PilotIdentityStatus) -> tuple[EntryType, Reason, str]:
-    """What an issuance is: the first, a renewal, or a new start after a move or a suspension."""
+    """What an issuance is: the first, a renewal, or a new start after a suspension or a move.
+
+    A move leaves the identity behind; a suspension withdraws it, and it is the same one afterwards.
+    """
     if not status.stage:
         return EntryType.PILOT_REGISTERED, Reason.IDENTITY_ISSUED, "Register"
     if status.credential is not None:
         return EntryType.PILOT_RENEWED, Reason.RENEWED, "Renew"
-    return EntryType.PILOT_ADMITTED, Reason.IDENTITY_ISSUED, "Issue"
+    kind = EntryType.PILOT_RESUMED if status.spiffe_id else EntryType.PILOT_ADMITTED
+    return kind, Reason.IDENTITY_ISSUED, "Issue"
 
 
 def _bundle_status(case: _Case, stage: StagePolicy) -> BundleStatus:

@@ -270,7 +270,8 @@ def _overdue(pilot: PilotIdentity, deadline: ReviewDeadline | None, moment: Mome
         reason=Reason.REVIEW_OVERDUE,
         message=f"{deadline.why}: {how_to_review(pilot)}",
     )
-    return (*others, *settle(before, (finding,), generation=pilot.metadata.generation, now=moment.now))
+    told = [one for one in before if one.type == ConditionType.REVIEW_OVERDUE]
+    return (*others, *settle(told, (finding,), generation=pilot.metadata.generation, now=moment.now))
 
 
 def _take(

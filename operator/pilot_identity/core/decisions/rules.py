@@ -12,7 +12,7 @@ iterations in all, however comprehensions are nested.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import msgspec
@@ -105,9 +105,7 @@ def _plain(value: object) -> Any:
     """A spec as its manifest has it once the API server has put the defaults in: what is empty is absent."""
     match value:
         case View():
-            fields = {
-                field.encode_name: getattr(value, field.name) for field in msgspec.structs.fields(value)
-            }
+            fields = {told: getattr(value, name) for told, name in _fields_of(type(value))}
             return {name: _plain(inner) for name, inner in fields.items() if inner not in ("", (), None)}
         case tuple():
             return [_plain(inner) for inner in value]
@@ -117,6 +115,12 @@ def _plain(value: object) -> Any:
             return value
         case _:
             return msgspec.to_builtins(value)
+
+
+@cache
+def _fields_of(kind: type[View]) -> tuple[tuple[str, str], ...]:
+    """A view's fields, as a manifest names them and as Python does; asked once, since asking takes long."""
+    return tuple((field.encode_name, field.name) for field in msgspec.structs.fields(kind))
 
 
 def _told(message: str) -> str:

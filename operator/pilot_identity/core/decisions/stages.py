@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pilot_identity.core.audit.entries import Entry, EntryType, evidence
+from pilot_identity.core.decisions.definitions import short
 from pilot_identity.core.decisions.fresh import Moment
 from pilot_identity.core.decisions.objection import Check, Objection, ask_all
 from pilot_identity.core.decisions.plan import KeyOrder, Notice, Owner, Plan
@@ -235,12 +236,14 @@ def _confirm(seen: StageSeen, keys: KeyFacts, owner: Owner, moment: Moment) -> P
 
 
 def _policy_changed(stage: StagePolicy, digest: str, moment: Moment) -> tuple[Entry, ...]:
-    """The entry for a new generation of the rules: whoever loosens a stage is named in the log."""
-    if stage.status.observed_generation == stage.metadata.generation:
-        return ()
+    """The entry for a new generation of the rules: whoever loosens a stage is named in the log.
+
+    It is told whenever the stage's status is, since one that was refused may be ready only now; the log takes
+    it once. Nothing is decided in a stage that is not ready, so its policy is in the log before.
+    """
     return (
         Entry(
-            id=f"{stage.metadata.uid}/policy/{stage.metadata.generation}",
+            id=f"{stage.metadata.uid}/policy/{stage.metadata.generation}/{short(digest)}",
             type=EntryType.STAGE_POLICY_CHANGED,
             subject=str(stage.key),
             subject_uid=stage.metadata.uid,

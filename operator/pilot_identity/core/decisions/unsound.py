@@ -25,7 +25,8 @@ def tell_unsound(resource: Resource, why: str, moment: Moment) -> Plan:
     finding = Finding(ConditionType.READY, status=False, reason=Reason.CREDENTIAL_UNSOUND, message=message)
     before = resource.status.conditions
     others = tuple(one for one in before if one.type != ConditionType.READY)
-    told = settle(before, (finding,), generation=resource.metadata.generation, now=moment.now)
+    ready = [one for one in before if one.type == ConditionType.READY]
+    told = settle(ready, (finding,), generation=resource.metadata.generation, now=moment.now)
     wanted = msgspec.structs.replace(resource.status, conditions=(*told, *others))
     was = find(before, ConditionType.READY)
     is_new = was is None or (was.reason, was.message) != (told[0].reason, told[0].message)

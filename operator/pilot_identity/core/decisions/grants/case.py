@@ -9,14 +9,13 @@ from typing import Any
 import msgspec
 
 from pilot_identity.core.audit.entries import Entry, EntryType
+from pilot_identity.core.decisions.definitions import request_facts, requested
 from pilot_identity.core.decisions.delegation import names_of
 from pilot_identity.core.decisions.fresh import Moment
 from pilot_identity.core.decisions.grants.seen import GrantSeen
 from pilot_identity.core.decisions.plan import Notice, Owner
 from pilot_identity.core.resources import TaskGrant
 from pilot_identity.core.resources.conditions import Finding, Reason, settle
-from pilot_identity.core.resources.digests import grant_digest
-from pilot_identity.core.resources.parsing import encode
 from pilot_identity.core.resources.task_grant import TaskGrantStatus
 
 
@@ -45,24 +44,19 @@ class Case:
     def entry(self, step: str, kind: EntryType, data: Mapping[str, Any]) -> Entry:
         """Make an entry about this grant; `step` is unique in its life and the same after a crash."""
         grant = self.grant
-        asked = {
-            "pilot": grant.spec.pilot,
-            "requestedBy": grant.spec.requested_by,
-            "task": encode(grant.spec.task),
-            "grantDigest": grant_digest(grant),
-        }
-        if grant.spec.parent:
-            parent = self.seen.parent
-            uid = parent.metadata.uid if parent is not None else grant.status.parent_uid
-            asked["parent"] = {"name": grant.spec.parent, "uid": uid}
         return Entry(
             id=f"{grant.metadata.uid}/{step}",
             type=kind,
             subject=str(grant.key),
             subject_uid=grant.metadata.uid,
             time=self.moment.now,
-            data={**asked, **data},
+            data={**request_facts(grant, self.seen.parent), **data},
         )
+
+    @property
+    def requested(self) -> Entry:
+        """The entry that has the request; whoever tells anything of the grant tells it first."""
+        return requested(self.grant, self.seen.parent, self.moment.now)
 
     def notice(self, reason: Reason, action: str, note: str, *, warning: bool = False) -> Notice:
         """Make an Event about this grant."""

@@ -210,11 +210,13 @@ def _close(case: Case, ending: Ending, proofs: tuple[Proof, ...]) -> Plan:
         proofs=proofs,
         residual_until=residual_until(grant, now),
     )
-    entry = case.entry("closed", EntryType.GRANT_CLOSED, _told(case, closure))
+    closed = case.entry("closed", EntryType.GRANT_CLOSED, _told(case, closure))
+    # What is pending may end before anybody looked at it.
+    entries = (case.requested, closed) if grant.status.phase is Phase.PENDING else (closed,)
     notice = case.notice(ending.reason, "Close", f"{final}: {ending.message}")
     if closure.proven_at is not None:
-        return _conclude(case, closure, (entry,), (notice,))
-    return _go_on(case, closure, (entry,), (notice,))
+        return _conclude(case, closure, entries, (notice,))
+    return _go_on(case, closure, entries, (notice,))
 
 
 def _close_again(case: Case, proofs: tuple[Proof, ...]) -> Plan:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import replace
-from typing import Any
 
 import msgspec
 
@@ -14,7 +13,9 @@ from pilot_identity.core.decisions.credentials import grant_order
 from pilot_identity.core.decisions.delegation import told_chain
 from pilot_identity.core.decisions.grants.case import Case
 from pilot_identity.core.decisions.grants.checks.table import renewal_checks_of
+from pilot_identity.core.decisions.grants.deciding import Decided, told
 from pilot_identity.core.decisions.grants.lifecycle import Happening, follow
+from pilot_identity.core.decisions.grants.observing import observed
 from pilot_identity.core.decisions.grants.seen import Request, request_of, wait
 from pilot_identity.core.decisions.hindrance import MOST_ABANDONED, asked_again_at, refused
 from pilot_identity.core.decisions.kubernetes_access import account_order, credential_of
@@ -26,7 +27,6 @@ from pilot_identity.core.resources.conditions import ConditionType, Finding, Rea
 from pilot_identity.core.resources.digests import pilot_digest, policy_digest
 from pilot_identity.core.resources.parsing import encode
 from pilot_identity.core.resources.task_grant import (
-    DecisionStatus,
     GrantCredentialStatus,
     IssuedToken,
     TaskGrantStatus,
@@ -107,9 +107,10 @@ def _with_account(
     return msgspec.structs.replace(credential, kubernetes=credential_of(order.kubernetes, account))
 
 
-def issue(case: Case, request: Request, decision: DecisionStatus) -> Plan:
+def issue(case: Case, request: Request, decided: Decided) -> Plan:
     """Announce and release the first credentials; the task's time begins."""
-    grant, moment = case.grant, case.moment
+    grant, moment, decision = case.grant, case.moment, decided.status
+    observation = observed(request, decided.heard)
     expires_at = moment.second + grant.spec.duration
     order = _order(case, request, expires_at)
     credential = _credential(case, order, expires_at)
@@ -118,7 +119,8 @@ def issue(case: Case, request: Request, decision: DecisionStatus) -> Plan:
         data = {
             "stage": request.stage.name,
             "access": evidence(encode(grant.spec.access)),
-            "decision": decided(decision),
+            "decision": told(decision),
+            "observation": observation,
             "credential": announced_data(_with_account(credential, order, account), public_key_sha256),
             "expiresAt": encode(expires_at),
         }
@@ -281,10 +283,3 @@ def _renew(
         status=new_status,
         recheck_at=min(expires_at, credential.renew_at),
     )
-
-
-def decided(decision: DecisionStatus) -> dict[str, Any]:
-    """Return a decision as an entry tells it."""
-    encoded: dict[str, Any] = encode(decision)
-    encoded.pop("auditIndex", None)
-    return encoded
