@@ -57,7 +57,7 @@ async def start(here: World) -> None:
 
 
 async def test_a_grant_waits_for_its_secret_and_says_so_once() -> None:
-    """Two entries in an hour, the API server's word in a condition, one Event, few requests; then issued."""
+    """Three entries in an hour, the API server's word in a condition, one Event; then issued."""
     server = QuotaServer(LoopClock())
     async with world(server) as here:
         await start(here)
@@ -73,6 +73,7 @@ async def test_a_grant_waits_for_its_secret_and_says_so_once() -> None:
         tries = [one for one in tries if one.method == "POST"]
         assert 12 <= len(tries) <= 30
         assert counted(server, "TaskGrant team-a/task-1") == {
+            EntryType.GRANT_REQUESTED: 1,
             EntryType.GRANT_ISSUED: 1,
             EntryType.CREDENTIAL_ABANDONED: 1,
         }
@@ -111,6 +112,7 @@ async def test_a_grant_is_denied_where_a_dry_run_says_yes_and_the_write_no() -> 
         assert found["status"]["phase"] == "Denied"
         assert found["status"]["decision"]["reason"] == "SecretRefused"
     assert counted(server, "TaskGrant team-a/task-1") == {
+        EntryType.GRANT_REQUESTED: 1,
         EntryType.GRANT_ISSUED: MOST_ABANDONED,
         EntryType.CREDENTIAL_ABANDONED: MOST_ABANDONED,
         EntryType.GRANT_DENIED: 1,
@@ -150,6 +152,7 @@ async def test_a_pilot_waits_for_its_secret_and_says_so_once() -> None:
         assert (told["status"], told["reason"]) == ("False", "SecretRefused")
         assert WORD in told["message"]
         assert counted(server, "PilotIdentity team-a/triage") == {
+            EntryType.PILOT_DEFINED: 1,
             EntryType.PILOT_REGISTERED: 1,
             EntryType.CREDENTIAL_ABANDONED: 1,
         }

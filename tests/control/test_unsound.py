@@ -70,7 +70,7 @@ async def test_what_fits_into_no_token_is_denied() -> None:
     assert grant["status"]["decision"]["reason"] == "TokenTooLarge"
     assert "would have" in grant["status"]["decision"]["message"]
     assert "at most 16384; ask for fewer entries" in grant["status"]["decision"]["message"]
-    assert kinds(here) == [EntryType.GRANT_DENIED]
+    assert kinds(here) == [EntryType.GRANT_REQUESTED, EntryType.GRANT_DENIED]
     async with world(FakeServer(LoopClock())) as here:
         grant = await asked(here, 1)
     assert grant["status"]["phase"] == "Active"

@@ -7,6 +7,7 @@ import binascii
 import hashlib
 import hmac
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
@@ -24,9 +25,93 @@ class CheckpointError(ValueError):
     """A checkpoint or its signature is not what it must be; the message is the rule that it breaks."""
 
 
-def key_id(name: str, public_key: bytes) -> bytes:
-    """The key's id: the first four bytes of SHA-256(name ‖ 0x0A ‖ 0x01 ‖ public key)."""
-    return hashlib.sha256(name.encode() + b"\n" + ED25519 + public_key).digest()[:_KEY_ID_BYTES]
+def key_id(name: str, public_key: bytes, kind: bytes = ED25519) -> bytes:
+    """The key's id: the first four bytes of SHA-256(name ‖ 0x0A ‖ signature type ‖ public key)."""
+    return hashlib.sha256(name.encode() + b"\n" + kind + public_key).digest()[:_KEY_ID_BYTES]
+
+
+def require_name(name: str) -> None:
+    """Make sure that a key can have this name.
+
+    Raises:
+        CheckpointError: it cannot.
+    """
+    if _NAME.fullmatch(name) is None:
+        raise CheckpointError(f"a key's name has no spaces and no plus sign, got {name!r}")
+
+
+def split_note(note: str) -> tuple[str, list[str]]:
+    """A signed note's text, with its last newline, and its signature lines.
+
+    Raises:
+        CheckpointError: it is no signed note.
+    """
+    body, separator, signatures = note.rpartition("\n\n")
+    if not separator:
+        raise CheckpointError("a signed note has an empty line before its signatures")
+    return f"{body}\n", signatures.splitlines()
+
+
+def signature_line(name: str, identifier: bytes, signature: bytes) -> str:
+    """One signature as a line of a note, with its newline."""
+    return f"— {name} {base64.b64encode(identifier + signature).decode()}\n"
+
+
+def signatures_by(lines: Iterable[str], name: str, identifier: bytes) -> list[bytes]:
+    """The signatures of a note that bear a key's name and id; whether they are good is another matter."""
+    found: list[bytes] = []
+    for line in lines:
+        match = _SIGNATURE_LINE.fullmatch(line)
+        if match is None or match[1] != name:
+            continue
+        try:
+            signature = base64.b64decode(match[2], validate=True)
+        except binascii.Error:
+            continue
+        if hmac.compare_digest(signature[:_KEY_ID_BYTES], identifier):
+            found.append(signature[_KEY_ID_BYTES:])
+    return found
+
+
+def lines_by(lines: Iterable[str], name: str, identifier: bytes) -> str:
+    """Those signature lines that bear a key's name and id, each with its newline."""
+    return "".join(f"{line}\n" for line in lines if signatures_by([line], name, identifier))
+
+
+def format_vkey(name: str, public_key: bytes, kind: bytes = ED25519) -> str:
+    """A verifier key as published (vkey): name, key id in hex, type and key in base64."""
+    encoded = base64.b64encode(kind + public_key).decode()
+    return f"{name}+{key_id(name, public_key, kind).hex()}+{encoded}"
+
+
+def parse_vkey(vkey: str, kind: bytes = ED25519) -> tuple[str, bytes]:
+    """Read a vkey of a type whose public keys are Ed25519's; returns the name and the key.
+
+    Raises:
+        CheckpointError: it is no such vkey, or its id is not its key's.
+    """
+    match vkey.strip().split("+", 2):
+        case [name, identifier, encoded]:
+            try:
+                decoded = base64.b64decode(encoded, validate=True)
+            except binascii.Error as error:
+                raise CheckpointError("a vkey's third part is base64") from error
+        case _:
+            raise CheckpointError("a vkey is a name, a key id and a key, with plus signs between")
+    if decoded[:1] != kind or len(decoded) != 1 + _HASH_BYTES:
+        raise CheckpointError(f"the key of a vkey is 0x{kind.hex()} and 32 bytes of Ed25519")
+    if identifier != key_id(name, decoded[1:], kind).hex():
+        raise CheckpointError("the id of a vkey is the hash of its name and key")
+    return name, decoded[1:]
+
+
+def is_signed(public_key: bytes, signature: bytes, message: bytes) -> bool:
+    """Whether an Ed25519 signature is good."""
+    try:
+        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
+    except InvalidSignature:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +152,7 @@ class LogSigner:
     """Signs heads as one named key; the name is the log's origin."""
 
     def __init__(self, name: str, private_key: Ed25519PrivateKey) -> None:
-        if _NAME.fullmatch(name) is None:
-            raise CheckpointError(f"a key's name has no spaces and no plus sign, got {name!r}")
+        require_name(name)
         self.name = name
         self._private_key = private_key
         self._public = private_key.public_key().public_bytes_raw()
@@ -76,8 +160,8 @@ class LogSigner:
     def sign(self, checkpoint: Checkpoint) -> str:
         """Return the signed note of `checkpoint`."""
         body = checkpoint.body()
-        signature = key_id(self.name, self._public) + self._private_key.sign(body.encode())
-        return f"{body}\n— {self.name} {base64.b64encode(signature).decode()}\n"
+        signature = self._private_key.sign(body.encode())
+        return f"{body}\n{signature_line(self.name, key_id(self.name, self._public), signature)}"
 
     def verifier(self) -> LogVerifier:
         """The public half."""
@@ -92,9 +176,8 @@ class LogVerifier:
         self._public = public_key
 
     def __str__(self) -> str:
-        """The verifier key as published (vkey): name, key id in hex, type and key in base64."""
-        encoded = base64.b64encode(ED25519 + self._public).decode()
-        return f"{self.name}+{key_id(self.name, self._public).hex()}+{encoded}"
+        """The verifier key as published (vkey)."""
+        return format_vkey(self.name, self._public)
 
     @classmethod
     def parse(cls, vkey: str) -> LogVerifier:
@@ -103,51 +186,31 @@ class LogVerifier:
         Raises:
             CheckpointError: it is no Ed25519 vkey, or its id is not its key's.
         """
-        match vkey.strip().split("+", 2):
-            case [name, identifier, encoded]:
-                try:
-                    decoded = base64.b64decode(encoded, validate=True)
-                except binascii.Error as error:
-                    raise CheckpointError("a vkey's third part is base64") from error
-            case _:
-                raise CheckpointError("a vkey is a name, a key id and a key, with plus signs between")
-        if decoded[:1] != ED25519 or len(decoded) != 1 + _HASH_BYTES:
-            raise CheckpointError("the key of a vkey is 0x01 and 32 bytes of Ed25519")
-        if identifier != key_id(name, decoded[1:]).hex():
-            raise CheckpointError("the id of a vkey is the hash of its name and key")
-        return cls(name, decoded[1:])
+        return cls(*parse_vkey(vkey))
 
     def open(self, note: str) -> Checkpoint:
         """Verify a signed note and return its checkpoint.
 
-        Signatures by other keys (witnesses) are passed over, as signed-note.md asks.
+        Signatures by other keys (witnesses) are passed over, as signed-note.md asks. Where this key is named
+        more than once, each of its signatures must be good.
 
         Raises:
             CheckpointError: no signature by this key verifies, or the origin is not this log's.
         """
-        body, separator, signatures = note.rpartition("\n\n")
-        if not separator:
-            raise CheckpointError("a signed note has an empty line before its signatures")
-        body += "\n"
-        if not any(self._verifies(body, line) for line in signatures.splitlines()):
+        body, lines = split_note(note)
+        found = signatures_by(lines, self.name, key_id(self.name, self._public))
+        if not found or not all(is_signed(self._public, each, body.encode()) for each in found):
             raise CheckpointError(f"no valid signature by {self.name}")
         checkpoint = Checkpoint.parse_body(body)
         if checkpoint.origin != self.name:
             raise CheckpointError(f"the origin is {self.name!r}, got {checkpoint.origin!r}")
         return checkpoint
 
-    def _verifies(self, body: str, line: str) -> bool:
-        match = _SIGNATURE_LINE.fullmatch(line)
-        if match is None or match[1] != self.name:
-            return False
-        try:
-            signature = base64.b64decode(match[2], validate=True)
-        except binascii.Error:
-            return False
-        if not hmac.compare_digest(signature[:_KEY_ID_BYTES], key_id(self.name, self._public)):
-            return False
-        try:
-            Ed25519PublicKey.from_public_bytes(self._public).verify(signature[_KEY_ID_BYTES:], body.encode())
-        except InvalidSignature:
-            return False
-        return True
+    def alone(self, note: str) -> str:
+        """The note with no signatures but this key's.
+
+        Raises:
+            CheckpointError: it is no signed note.
+        """
+        body, lines = split_note(note)
+        return f"{body}\n{lines_by(lines, self.name, key_id(self.name, self._public))}"

@@ -38,6 +38,11 @@ class Frontier:
         """How many entries the tree has."""
         return self._size
 
+    @property
+    def subtrees(self) -> tuple[bytes, ...]:
+        """The roots of its perfect subtrees, left to right."""
+        return tuple(self._subtrees)
+
     def copy(self) -> Frontier:
         """Return a frontier that grows apart from this one."""
         return Frontier(self._size, self._subtrees)
