@@ -23,6 +23,7 @@ ISSUING = frozenset(
     {
         EntryType.PILOT_REGISTERED,
         EntryType.PILOT_ADMITTED,
+        EntryType.PILOT_RESUMED,
         EntryType.PILOT_RENEWED,
         EntryType.GRANT_ISSUED,
         EntryType.GRANT_RENEWED,

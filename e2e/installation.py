@@ -189,6 +189,13 @@ class Installation:
                 figures[name] = float(value)
         return figures
 
+    def kinds(self, replica: Component, name: str) -> dict[str, float]:
+        """A replica's figures of one name, by their label `kind`."""
+        lines = (self._fetch(replica, "/metrics") or "").splitlines()
+        prefix = f'{name}{{kind="'
+        told = [line.removeprefix(prefix).split('"} ') for line in lines if line.startswith(prefix)]
+        return {kind: float(value) for kind, value in told}
+
     def _fetch(self, replica: Component, path: str) -> str | None:
         url = f"http://127.0.0.1:{self._ports[replica.name]}{path}"
         with urllib.request.urlopen(url, timeout=5) as answer:

@@ -40,6 +40,11 @@ operator's namespace. Its position in the log is its index; Events and statuses 
 | `subject`, `subjectuid` | The object as `Kind namespace/name`, and its UID |
 | `time` | When it was decided |
 | `data` | The particulars; never a key or a token |
+
+An entry with a `decision` says what its checks looked at in `observation`, so that it can be made again
+([replay](../how-to/replay.md)). What is larger than 16 KiB is there by `sha256` and `bytes`.
+
+Key rotation, exceptions and drills are not in this version, so no entry tells of one.
 """
 
 

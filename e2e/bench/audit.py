@@ -55,7 +55,7 @@ async def measure(cluster: Cluster, installation: Installation, results: Results
         log = ConfigMapLog(api, NAMESPACE, signer, on_read=lambda _: None)
         await log.open()
         # Tasks in their own right: `run` and `compact` never end.
-        tasks = [asyncio.create_task(log.run()), asyncio.create_task(log.compact())]
+        tasks = [asyncio.create_task(log.run()), asyncio.create_task(log.compaction.run())]
         try:
             await _load(log, signer, figures)
             await _until_compacted(log)
@@ -105,7 +105,7 @@ class Count:
     def now(cls, log: ConfigMapLog) -> Count:
         """As it is."""
         groups, standing = log.groups_written, log.groups_standing
-        return cls(time.perf_counter(), log.size, groups, log.bundles_written, groups - standing)
+        return cls(time.perf_counter(), log.size, groups, log.compaction.bundles_written, groups - standing)
 
 
 async def _load(log: ConfigMapLog, signer: LogSigner, figures: dict[str, Any]) -> None:

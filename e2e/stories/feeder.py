@@ -6,6 +6,7 @@ import http
 import http.client
 import random
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -17,8 +18,13 @@ from e2e.patience import TooLateError
 from e2e.stories.play import Play
 
 CONFLICT = 409
+FORBIDDEN = 403
+TOO_MANY = 429
 AGAIN_S = 0.2
-JOIN_S = 60.0
+ANSWER_S = 60.0
+"""How long the API server may be away."""
+JOIN_S = ANSWER_S + 30.0
+"""More than one answer takes, so that whoever joins learns why there was none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,8 @@ class Feeder:
         self._thread.join(JOIN_S)
         if self._failure is not None:
             raise self._failure
+        if self._thread.is_alive():
+            raise TooLateError(f"the feeder did not end within {JOIN_S:.0f} s")
 
     def burst(self, size: int) -> None:
         """Ask for several at once."""
@@ -112,14 +120,26 @@ class Feeder:
     def _answers(self, method: str, path: str, body: object = None) -> Iterator[Answer]:
         """Ask until there is an answer that is not about the API server's own weather."""
         kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
-        for _ in range(int(JOIN_S / AGAIN_S)):
+        deadline, instead = time.monotonic() + ANSWER_S, ""
+        while time.monotonic() < deadline:
             try:
                 answer = self._play.admin.ask(method, path, body, kind)
-            except (OSError, http.client.HTTPException, ValueError):
-                self._stop.wait(AGAIN_S)
-                continue
-            if answer.code < http.HTTPStatus.INTERNAL_SERVER_ERROR:
-                yield answer
-                return
-            self._stop.wait(AGAIN_S)
-        raise TooLateError(f"{method} {path}: the API server does not answer")
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                instead = repr(error)
+            else:
+                if not _is_weather(answer):
+                    yield answer
+                    return
+                instead = f"{answer.code} {answer.message}"
+            time.sleep(
+                AGAIN_S
+            )  # between two tries; also when it is to stop, which takes effect after this one
+        raise TooLateError(f"{method} {path}: no answer within {ANSWER_S:.0f} s but {instead}")
+
+
+def _is_weather(answer: Answer) -> bool:
+    """Whether an answer is about the API server itself: not ready yet, or too busy."""
+    if answer.code >= http.HTTPStatus.INTERNAL_SERVER_ERROR or answer.code == TOO_MANY:
+        return True
+    # For a moment after its start it knows no roles and no policies yet.
+    return answer.code == FORBIDDEN and ("not yet ready" in answer.message or "RBAC:" in answer.message)

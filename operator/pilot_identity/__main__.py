@@ -9,10 +9,17 @@ import logging
 import os
 import socket
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
-from pilot_identity import __version__, logs, wiring
+from pilot_identity import __version__, logs, wiring, witness
+from pilot_identity.adapters.archive import DirectoryArchive
+from pilot_identity.adapters.audit_archiving import Archiving
 from pilot_identity.adapters.issuer import ISSUERS
+from pilot_identity.adapters.witnesses import Address
+from pilot_identity.core.audit.cosignature import CosignatureVerifier
+from pilot_identity.core.resources.durations import Duration
 from pilot_identity.endpoints.inbound import Inbound
 from pilot_identity.endpoints.server import Certificate
 from pilot_identity.endpoints.webhook import Sender
@@ -70,12 +77,62 @@ def _parser() -> argparse.ArgumentParser:
         metavar="BASE64",
         help="its CA certificates there, PEM in base64 (default: as this program trusts it)",
     )
-    _add_inbound(run)
     run.add_argument(
+        "--witness",
+        action="append",
+        nargs=2,
+        default=[],
+        metavar=("VKEY", "URL"),
+        help="have this witness cosign the audit log's heads; may be repeated",
+    )
+    run.add_argument(
+        "--archive-directory",
+        type=Path,
+        metavar="DIR",
+        help="move old parts of the audit log here from the cluster (default: they stay)",
+    )
+    run.add_argument(
+        "--archive-older-than",
+        type=Duration.parse,
+        default=Duration(days=90),
+        metavar="DURATION",
+        help="once they are so old (default: 2160h)",
+    )
+    run.add_argument(
+        "--reconcile-every",
+        type=Duration.parse,
+        default=Duration(minutes=10),
+        metavar="DURATION",
+        help="how often to hold the audit log against what is there (default: 10m)",
+    )
+    _add_inbound(run)
+    _add_logging(run)
+    witnessing = commands.add_parser("witness", help="run a witness", description=witness.DESCRIPTION)
+    witness.add_options(witnessing)
+    _add_logging(witnessing)
+    return parser
+
+
+def _add_logging(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
         "--log-level", choices=("debug", "info", "warning", "error"), default="info", help="default: info"
     )
-    run.add_argument("--log-format", choices=("json", "text"), default="json", help="default: json")
-    return parser
+    command.add_argument("--log-format", choices=("json", "text"), default="json", help="default: json")
+
+
+def _witnesses(chosen: argparse.Namespace) -> tuple[Address, ...]:
+    """Read whom the operator asks for cosignatures; raises `ValueError`."""
+    found = tuple(Address(CosignatureVerifier.parse(vkey), url) for vkey, url in chosen.witness)
+    if len({str(each.verifier) for each in found}) != len(found):
+        raise ValueError("--witness: the same key twice; two cosignatures by one key are one")
+    return found
+
+
+def _archiving(chosen: argparse.Namespace) -> Archiving | None:
+    """Read where old bundles go. That the directory is there is seen when it is used, not before."""
+    if chosen.archive_directory is None:
+        return None
+    return Archiving(DirectoryArchive(chosen.archive_directory), chosen.archive_older_than)
 
 
 def _add_inbound(run: argparse.ArgumentParser) -> None:
@@ -124,13 +181,31 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the program; returns its exit code."""
     parser = _parser()
     chosen = parser.parse_args(arguments)
-    if not chosen.operator_namespace:
-        parser.error("--operator-namespace or POD_NAMESPACE is needed: it is where the keys are kept")
     try:
-        inbound = _inbound(chosen)
+        work = (
+            _operator(chosen)
+            if chosen.command == "run"
+            else witness.run(witness.WitnessOptions.of_arguments(chosen))
+        )
     except (ValueError, OSError) as error:
         parser.error(str(error))
     logs.configure(chosen.log_level, chosen.log_format)
+    try:
+        asyncio.run(work)
+    except Exception as error:
+        log.critical("stops: %s: %s", type(error).__name__, error, exc_info=chosen.log_level == "debug")
+        return EXIT_FAILED
+    return 0
+
+
+def _operator(chosen: argparse.Namespace) -> Coroutine[Any, Any, None]:
+    """The operator's work.
+
+    Raises:
+        ValueError, OSError: the options do not fit together, or a file cannot be read.
+    """
+    if not chosen.operator_namespace:
+        raise ValueError("--operator-namespace or POD_NAMESPACE is needed: it is where the keys are kept")
     options = wiring.Options(
         operator_namespace=chosen.operator_namespace,
         identity=chosen.identity,
@@ -139,14 +214,12 @@ def main(arguments: list[str] | None = None) -> int:
         issuer=chosen.issuer,
         kubernetes_server=chosen.kubernetes_server,
         kubernetes_ca=chosen.kubernetes_ca_data,
-        inbound=inbound,
+        inbound=_inbound(chosen),
+        witnesses=_witnesses(chosen),
+        archiving=_archiving(chosen),
+        reconcile_seconds=chosen.reconcile_every.total_seconds(),
     )
-    try:
-        asyncio.run(wiring.run(options))
-    except Exception as error:
-        log.critical("stops: %s: %s", type(error).__name__, error, exc_info=chosen.log_level == "debug")
-        return EXIT_FAILED
-    return 0
+    return wiring.run(options)
 
 
 if __name__ == "__main__":

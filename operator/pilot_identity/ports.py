@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pilot_identity.core.audit.entries import Entry, RecordedEntry
+from pilot_identity.core.audit.live import Live, LiveBinding
 from pilot_identity.core.decisions.hindrance import Hindrance
 from pilot_identity.core.decisions.plan import (
     AccessDenied,
@@ -307,11 +308,100 @@ class AuditLog(Protocol):
         ...
 
 
+class Recorded(Protocol):
+    """What the log has of an object that exists."""
+
+    @property
+    def size(self) -> int:
+        """How many entries are committed."""
+        ...
+
+    def steps(self, subject_uid: str) -> Mapping[str, int]:
+        """The index of each step of the subject; of its credentials, `credential/<number>`, the newest."""
+        ...
+
+
+class StoredEntries(Protocol):
+    """Entries of the log, read back by their indices."""
+
+    async def read(self, indices: AbstractSet[int]) -> Mapping[int, RecordedEntry]:
+        """Read entries; what is not stored in the cluster any more, or is no entry, is left out.
+
+        Raises:
+            Unavailable: the API server did not answer.
+        """
+        ...
+
+
+class Surroundings(Protocol):
+    """What is there beside our own kinds. Every call may raise any `PortError`."""
+
+    async def accounts(self) -> Sequence[Live]:
+        """Every ServiceAccount of the watched namespaces that only the operator makes."""
+        ...
+
+    async def bindings(self) -> Sequence[LiveBinding]:
+        """Every RoleBinding of the watched namespaces that only the operator makes."""
+        ...
+
+
+class Archive(Protocol):
+    """Where the oldest part of the log is kept as files, by path; a directory, or an object store.
+
+    Every call may raise `Unavailable`: the archive cannot be read or written, and the message says why.
+    """
+
+    async def read(self, path: str) -> bytes | None:
+        """Read a file; `None` where there is none. No file of a log is larger than a full bundle."""
+        ...
+
+    async def write_once(self, path: str, content: bytes) -> None:
+        """Write a file, durably on return; one that is there with this content is done.
+
+        Raises:
+            NameTaken: it has another content, and is left as it is.
+        """
+        ...
+
+    async def replace(self, path: str, content: bytes) -> None:
+        """Write a file as a whole, in place of what is there; durable on return."""
+        ...
+
+
 class Recorder(Protocol):
     """Tells people, as Kubernetes Events. Never waits and never fails its caller."""
 
     def tell(self, notice: Notice, index: int) -> None:
         """Queue an Event that names the log's entry `index` (-1: none)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Cosigned:
+    """What a witness keeps of a log: the newest head that it cosigned, as it was returned.
+
+    Attributes:
+        note: the head with the log's signature and the witness's own.
+        version: the store's, for the next `replace`.
+    """
+
+    note: str
+    version: str
+
+
+class WitnessState(Protocol):
+    """Where a witness keeps what it cosigned last. Every call may raise any `PortError`."""
+
+    async def read(self, origin: str) -> Cosigned:
+        """Return what is kept of a log; the note is empty where nothing is."""
+        ...
+
+    async def replace(self, origin: str, before: Cosigned, note: str) -> None:
+        """Keep `note` if what is kept is still `before`; durable on return.
+
+        Raises:
+            Conflict: it is not; another replica was faster.
+        """
         ...
 
 

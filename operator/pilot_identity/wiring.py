@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import logging
+import platform
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ from dataclasses import dataclass, field
 
 import kopf
 
+from pilot_identity import __version__
+from pilot_identity.adapters.audit_archiving import Archiver, Archiving
+from pilot_identity.adapters.audit_entries import ConfigMapEntries
 from pilot_identity.adapters.audit_log import ConfigMapLog
 from pilot_identity.adapters.issuer import ISSUERS
 from pilot_identity.adapters.keys import KeySecrets, log_signer
@@ -28,8 +32,11 @@ from pilot_identity.adapters.kubernetes.cluster import KubernetesCluster
 from pilot_identity.adapters.kubernetes.leases import KubernetesLease
 from pilot_identity.adapters.kubernetes.login import Login, find_login
 from pilot_identity.adapters.kubernetes.recorder import EventRecorder
+from pilot_identity.adapters.kubernetes.surroundings import KubernetesSurroundings
 from pilot_identity.adapters.revocations import ConfigMapRevocations
+from pilot_identity.adapters.witnesses import Address, Witnesses
 from pilot_identity.control.apply import Applier
+from pilot_identity.control.completeness import EVERY_SECONDS, Completeness
 from pilot_identity.control.deadlines import Deadlines
 from pilot_identity.control.elector import Elector, LostLeadershipError
 from pilot_identity.control.gather import Gatherer
@@ -38,7 +45,10 @@ from pilot_identity.control.reconcile import Reconciler
 from pilot_identity.control.sightings import Sightings
 from pilot_identity.control.store import Store
 from pilot_identity.control.sweep import Sweeper
+from pilot_identity.control.tenure import Tenure
+from pilot_identity.core.audit.checkpoint import LogSigner
 from pilot_identity.core.audit.entries import Entry, EntryType
+from pilot_identity.core.audit.growth import Growth
 from pilot_identity.core.resources import Resource
 from pilot_identity.core.resources.metadata import Key
 from pilot_identity.endpoints import figures, inbound, probes
@@ -51,7 +61,7 @@ WORKERS = 24
 """Passes side by side; below the client's slots, so that Events and the log always find one."""
 
 TELL_SECONDS = 3.0
-"""For telling use on the way out; until then no other replica works."""
+"""For telling use, and that it stops, on the way out; until then no other replica works."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +77,9 @@ class Options:
         kubernetes_server: where workloads find the API server, if not where the operator finds it.
         kubernetes_ca: the certificates that it is signed by there, PEM, if not the operator's own.
         inbound: the audit webhook and the activity endpoint, where they are wanted.
+        witnesses: who is to cosign the log's heads.
+        archiving: where the log's old bundles go, if they leave the cluster.
+        reconcile_seconds: between two rounds that hold the log against the cluster.
     """
 
     operator_namespace: str
@@ -77,6 +90,9 @@ class Options:
     kubernetes_server: str = ""
     kubernetes_ca: bytes = b""
     inbound: inbound.Inbound | None = None
+    witnesses: tuple[Address, ...] = ()
+    archiving: Archiving | None = None
+    reconcile_seconds: float = EVERY_SECONDS
 
 
 def utc_now() -> dt.datetime:
@@ -139,8 +155,24 @@ class Operator:
         signer = await log_signer(self.api, self.options.operator_namespace, secrets.token_hex(8))
         issuer = ISSUERS[self.options.issuer](KeySecrets(self.api, self.options.operator_namespace), utc_now)
         revocations = ConfigMapRevocations(self.api, issuer, utc_now, self.options.namespaces)
+        growth = Growth() if self.options.witnesses else None
+        archiving = self.options.archiving
         audit_log = ConfigMapLog(
-            self.api, self.options.operator_namespace, signer, on_read=revocations.remember
+            self.api,
+            self.options.operator_namespace,
+            signer,
+            on_read=revocations.remember,
+            growth=growth,
+            archive=archiving.archive if archiving is not None else None,
+        )
+        archiver = self._archiver(audit_log, signer)
+        witnesses = Witnesses(
+            self.api,
+            self.options.operator_namespace,
+            signer,
+            growth or Growth(),
+            self.options.witnesses,
+            utc_now,
         )
         recorder = EventRecorder(self.api, utc_now, self.options.identity)
         queue = WorkQueue()
@@ -158,6 +190,18 @@ class Operator:
         receiver = secrets.token_hex(4)
         sightings = Sightings(self.store, cluster, audit_log, utc_now, receiver, reconciler.mark)
         intake = Intake(self.store, reconciler, sweeper, sightings=sightings)
+        completeness = Completeness(
+            self.store,
+            cluster,
+            KubernetesSurroundings(self.api, self.options.namespaces),
+            audit_log,
+            ConfigMapEntries(self.api, self.options.operator_namespace),
+            recorder,
+            utc_now,
+            reconciler.mark,
+            self.options.namespaces,
+            self.options.reconcile_seconds,
+        )
 
         def is_working() -> bool:
             return intake.leads and self.ready.is_set() and not leading.done()
@@ -182,11 +226,39 @@ class Operator:
                 ),
                 "pilot_identity_log_bundles_total": (
                     "Full bundles of the audit log that were compacted.",
-                    lambda: float(audit_log.bundles_written),
+                    lambda: float(audit_log.compaction.bundles_written),
                 ),
                 "pilot_identity_log_compacted_entries": (
                     "Entries of the audit log that are in bundles.",
                     lambda: float(audit_log.sealed),
+                ),
+                "pilot_identity_log_compaction_blocked": (
+                    "1 where the audit log cannot be compacted; its own log says why.",
+                    lambda: float(audit_log.compaction.blockage.is_there),
+                ),
+                "pilot_identity_log_archived_entries": (
+                    "Entries of the audit log that left the cluster for the archive.",
+                    lambda: float(archiver.size if archiver is not None else 0),
+                ),
+                "pilot_identity_log_archiving_blocked": (
+                    "1 where the audit log cannot be archived; its own log says why.",
+                    lambda: float(archiver is not None and archiver.blockage.is_there),
+                ),
+                "pilot_identity_log_cosigned_entries": (
+                    "Entries under a head that every witness cosigned.",
+                    lambda: float(witnesses.cosigned),
+                ),
+                "pilot_identity_log_uncosigned_entries": (
+                    "Entries beyond it; 0 where no witness is configured.",
+                    lambda: float(witnesses.behind),
+                ),
+                "pilot_identity_witness_failures_total": (
+                    "Heads that a witness did not cosign, for whatever reason.",
+                    lambda: float(witnesses.failures),
+                ),
+                "pilot_identity_witness_refusals_total": (
+                    "Those of them that it refused: it saw another history, or does not know the log.",
+                    lambda: float(witnesses.refusals),
                 ),
                 "pilot_identity_revoked": (
                     "Certificates and tokens on the revocation lists.",
@@ -195,6 +267,22 @@ class Operator:
                 "pilot_identity_revocation_list_writes_total": (
                     "Revocation lists written.",
                     lambda: float(revocations.writes),
+                ),
+                "pilot_identity_record_findings": (
+                    "Where cluster and audit log disagree, as far as the operator may see.",
+                    lambda: completeness.figures.found,
+                ),
+                "pilot_identity_record_rounds_total": (
+                    "Rounds that held the audit log against the cluster.",
+                    lambda: float(completeness.figures.rounds),
+                ),
+                "pilot_identity_record_checked_timestamp_seconds": (
+                    "When the last of them ended; 0 before the first.",
+                    lambda: completeness.figures.checked_at,
+                ),
+                "pilot_identity_record_unread": (
+                    "Grants and pilots of which not all entries are read, so that nothing is said of them.",
+                    lambda: float(completeness.figures.unread),
                 ),
                 "pilot_identity_requests_seen_total": (
                     "Requests by grants' accounts that the API server told of.",
@@ -222,16 +310,39 @@ class Operator:
                 ),
             }
         )
+        tenure = Tenure(
+            secrets.token_hex(8),
+            self.options.operator_namespace,
+            self.options.identity,
+            __version__,
+            platform.python_version(),
+        )
         # Made before Kopf starts: on its way out Kopf cancels every task that is younger than itself.
         leading = asyncio.create_task(
-            self._lead(elector, audit_log, sweeper, intake, recorder, revocations, sightings), name="leading"
+            self._lead(
+                elector,
+                audit_log,
+                sweeper,
+                intake,
+                recorder,
+                revocations,
+                sightings,
+                witnesses,
+                archiver,
+                completeness,
+                tenure,
+            ),
+            name="leading",
         )
         leading.add_done_callback(lambda _: self._end())
+
+        async def say_that_it_stops() -> None:
+            await audit_log.commit([tenure.stopped("it was asked to", utc_now())])
 
         async def abdicate() -> None:
             """Stop working and give the Lease back, so that another replica goes on at once."""
             if is_working():
-                await _tell_in_time(sightings)
+                await _tell_in_time(sightings.drain, say_that_it_stops)
             leading.cancel()
             await asyncio.gather(leading, return_exceptions=True)
             await elector.release()
@@ -245,6 +356,18 @@ class Operator:
                     await abdicate()
         if not leading.cancelled() and (error := leading.exception()) is not None:
             raise error
+
+    def _archiver(self, audit_log: ConfigMapLog, signer: LogSigner) -> Archiver | None:
+        if self.options.archiving is None:
+            return None
+        return Archiver(
+            self.api,
+            self.options.operator_namespace,
+            self.options.archiving,
+            verifier=signer.verifier(),
+            remembered=audit_log.remembered,
+            clock=utc_now,
+        )
 
     def _endpoint(self) -> Endpoint:
         """Where a grant's kubeconfig says that the API server is."""
@@ -291,6 +414,10 @@ class Operator:
         recorder: EventRecorder,
         revocations: ConfigMapRevocations,
         sightings: Sightings,
+        witnesses: Witnesses,
+        archiver: Archiver | None,
+        completeness: Completeness,
+        tenure: Tenure,
     ) -> None:
         """Wait for the lease, read the log, sweep, then work until the lease is lost."""
         reconciler = sweeper.reconciler
@@ -303,11 +430,15 @@ class Operator:
                 await audit_log.open()
                 tasks.create_task(audit_log.run(), name="audit log")
                 tasks.create_task(audit_log.pay(), name="owed entries")
-                tasks.create_task(audit_log.compact(), name="compaction")
+                tasks.create_task(audit_log.compaction.run(), name="compaction")
+                tasks.create_task(witnesses.run(), name="witnesses")
                 tasks.create_task(revocations.run(), name="revocation lists")
                 tasks.create_task(recorder.run(), name="events")
+                started = tenure.started(utc_now())
                 if audit_log.size == 0:
-                    await audit_log.commit([_log_started(self.options)])
+                    await audit_log.commit([_log_started(self.options), started])
+                else:
+                    audit_log.owe([started])  # access is cut whether or not the log takes entries
                 intake.leads = True
                 await sweeper.sweep_through()
                 self.ready.set()
@@ -316,17 +447,22 @@ class Operator:
                 tasks.create_task(sweeper.run(), name="sweep")
                 tasks.create_task(reconciler.deadlines.run(), name="deadlines")
                 tasks.create_task(sightings.run(), name="sightings")
+                if archiver is not None:  # after the sweep: it keeps what is remembered of objects that exist
+                    tasks.create_task(archiver.run(), name="archiving")
+                tasks.create_task(completeness.run(), name="completeness")
                 for number in range(WORKERS):
                     tasks.create_task(reconciler.work(), name=f"worker {number}")
 
 
-async def _tell_in_time(sightings: Sightings) -> None:
-    """Tell what is summed up before this process ends, as far as that goes soon."""
-    try:
-        async with asyncio.timeout(TELL_SECONDS):
-            await sightings.drain()
-    except Exception as error:  # noqa: BLE001 - whatever it is, the Lease is to be given back
-        log.warning("ends before all use was told: %r", error)
+async def _tell_in_time(*tellings: Callable[[], Awaitable[object]]) -> None:
+    """Tell the log what is left to tell before this process ends, as far as that goes soon."""
+    until = asyncio.get_running_loop().time() + TELL_SECONDS
+    for telling in tellings:
+        try:
+            async with asyncio.timeout_at(until):
+                await telling()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the Lease is to be given back
+            log.warning("ends before all was told: %r", error)
 
 
 @contextmanager

@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "pilot-identity"
 OPERATOR = "system:serviceaccount:pilot-identity-system:pilot-identity"
 
+EVERY = "--reconcile-every=10m"
+
 Document = dict[str, Any]
 Render = Callable[..., list[Document]]
 Helm = Callable[..., subprocess.CompletedProcess[str]]
@@ -186,7 +188,7 @@ def test_chosen_namespaces_get_roles_of_their_own(render: Render) -> None:
         (role,) = [role for role in roles if role["metadata"]["namespace"] == namespace]
         assert {**cluster, **_verbs(role["rules"])} == everywhere
     (container,) = _of(chosen, "Deployment")["pilot-identity"]["spec"]["template"]["spec"]["containers"]
-    assert container["args"] == ["run", "--namespace=a", "--namespace=b", "--http-port=8080"]
+    assert container["args"] == ["run", "--namespace=a", "--namespace=b", "--http-port=8080", EVERY]
 
 
 BINDABLE = [
@@ -222,8 +224,8 @@ def test_without_a_list_there_is_no_right_to_give_kubernetes_access(render: Rend
         "subjectaccessreviews",
     }
     verbs = _verbs(_of(documents, "ClusterRole")["pilot-identity-operator"]["rules"])
-    assert verbs["rolebindings"] == {"get", "delete"}
-    assert verbs["serviceaccounts"] == {"create", "get", "delete"}
+    assert verbs["rolebindings"] == {"get", "list", "delete"}
+    assert verbs["serviceaccounts"] == {"create", "get", "list", "delete"}
 
 
 @pytest.mark.parametrize("watched", ["", "a"])
@@ -245,7 +247,7 @@ def test_exactly_the_listed_roles_may_be_bound_and_read(render: Render, watched:
         for rule in role["rules"]
         if "rolebindings" in rule["resources"]
     ]
-    assert [rule["verbs"] for rule in served] == [["create", "get", "delete"]]
+    assert [rule["verbs"] for rule in served] == [["create", "get", "list", "delete"]]
 
 
 def test_where_workloads_find_the_api_server(render: Render) -> None:
@@ -279,7 +281,7 @@ def test_the_pod_is_as_small_as_it_can_be(render: Render) -> None:
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
-    assert container["args"] == ["run", "--cluster-wide", "--http-port=8080"]
+    assert container["args"] == ["run", "--cluster-wide", "--http-port=8080", EVERY]
     assert {variable["name"] for variable in container["env"]} == {"POD_NAME", "POD_NAMESPACE"}
     assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
     assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"

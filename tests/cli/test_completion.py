@@ -70,7 +70,7 @@ def test_every_verb_explains_itself(run: Run) -> None:
     assert run("no-such-verb").exit_code == 2
 
 
-@pytest.mark.parametrize("module", ["access", "text", "clues"])
+@pytest.mark.parametrize("module", ["access", "text", "clues", "audit.reconciling"])
 def test_doctests(module: str) -> None:
     """The examples in the docstrings are true."""
     done = doctest.testmod(importlib.import_module(f"pilot_identity.cli.{module}"))

@@ -90,12 +90,13 @@ roles, kind, namespace.
   resources: [configmaps]
   verbs: [create, update, delete]
 # get and delete stay when the last role is taken out of the values: what was bound before must still be taken back.
+# list: to find what looks like a grant's and is in no entry of the audit log; RBAC cannot list some names only.
 - apiGroups: [""]
   resources: [serviceaccounts]
-  verbs: [create, get, delete]
+  verbs: [create, get, list, delete]
 - apiGroups: [rbac.authorization.k8s.io]
   resources: [rolebindings]
-  verbs: [{{ if .Values.kubernetesAccess.roles }}create, {{ end }}get, delete]
+  verbs: [{{ if .Values.kubernetesAccess.roles }}create, {{ end }}get, list, delete]
 {{- if .Values.kubernetesAccess.roles }}
 - apiGroups: [""]
   resources: [serviceaccounts/token] # of accounts pilot-grant-… alone, see admission/operator-account.yaml

@@ -7,61 +7,23 @@ import socket
 import ssl
 from datetime import UTC, datetime
 from pathlib import Path
-from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
 
-from e2e import manifests, places, roles
+from e2e import manifests
 from e2e.admin import Document
 from e2e.audit import Line
 from e2e.controlplane import pki
 from e2e.controlplane.cluster import Cluster
 from e2e.installation import Installation
 from e2e.patience import until
+from e2e.stories.access_seen.agent import PODS, Agent, call, make_pods
 from e2e.stories.access_seen.conftest import Doors
 from e2e.stories.play import Play
 from pilot_identity.core.audit.entries import EntryType
 
-PODS = {
-    "name": "pods",
-    "kubernetes": {"roleRef": {"kind": "ClusterRole", "name": roles.CLUSTER_ROLE}},
-    "dataClass": "synthetic",
-}
 pytestmark = pytest.mark.usefixtures("pilot")
-
-DIGEST = "sha256:" + "ab" * 32
-
-
-def call(number: int) -> Document:
-    """A tool call."""
-    return {
-        "kind": "tool_call",
-        "attributes": {
-            "gen_ai.operation.name": "execute_tool",
-            "gen_ai.tool.name": "tickets.search",
-            "gen_ai.tool.call.id": f"call_{number}",
-        },
-        "digests": {"gen_ai.tool.call.arguments": DIGEST},
-    }
-
-
-class Agent:
-    """Who holds a grant's Secret."""
-
-    def __init__(self, play: Play, cluster: Cluster, grant: str, directory: Path) -> None:
-        files = play.credential(grant).files
-        self._cluster = cluster
-        self._kubeconfig = directory / f"{grant}.kubeconfig"
-        self._kubeconfig.write_bytes(files.get("kubeconfig", b""))
-        self.token = files["token.jwt"].decode()
-        self.pair = directory / f"{grant}.crt", directory / f"{grant}.key"
-        self.pair[0].write_bytes(files["tls.crt"])
-        self.pair[1].write_bytes(files["tls.key"])
-
-    def kubectl(self, *arguments: str) -> CompletedProcess[str]:
-        """Run kubectl with nothing but the kubeconfig."""
-        return self._cluster.run("kubectl", *arguments, kubeconfig=self._kubeconfig, check=False)
 
 
 def entries(play: Play, grant: Document, kind: EntryType) -> list[Line]:
@@ -92,16 +54,6 @@ def working(play: Play, name: str, **spec: Any) -> Document:
 def pilot(play: Play) -> None:
     """A pilot that may do both, and may delegate to itself."""
     play.ready_pilot("triage", access=[manifests.tool(), PODS], delegation={"to": ["triage"], "maxDepth": 2})
-
-
-def make_pods(play: Play, *names: str) -> None:
-    """Pods that nothing runs: there are no nodes."""
-    account = places.core("serviceaccounts", play.namespace, "default")
-    until(lambda: play.admin.find(account), "the namespace has its account")
-    for name in names:
-        containers = [{"name": "main", "image": "registry.example.org/none"}]
-        body = {"metadata": {"name": name}, "spec": {"containers": containers}}
-        play.admin.create(places.core("pods", play.namespace), body)
 
 
 def test_the_log_tells_what_a_grant_asked_the_api_server_for(

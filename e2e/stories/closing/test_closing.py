@@ -70,6 +70,7 @@ def test_a_grant_ends_and_shows_it(play: Play, act: Act, phase: str, reason: str
     assert closure["residualUntil"] == active["status"]["credential"]["notAfter"]
     assert [one["type"] for one in status["conditions"]] == ["Ready"]
     assert play.trail().kinds(ended["metadata"]["uid"]) == [
+        EntryType.GRANT_REQUESTED,
         EntryType.GRANT_ISSUED,
         EntryType.GRANT_CLOSED,
     ]

@@ -62,7 +62,7 @@ def test_a_child_gets_a_piece_of_its_parent(play: Play) -> None:
     claims = play.credential("piece").claims()
     assert claims[CLAIMS]["delegation"] == told
     assert claims["authorization_details"][0]["actions"] == ["read"]
-    (issued,) = play.trail().of(asked["metadata"]["uid"])
+    *_, issued = play.trail().of(asked["metadata"]["uid"])
     assert issued.entry.data["delegation"] == told
 
 

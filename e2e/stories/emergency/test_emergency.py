@@ -68,9 +68,13 @@ def test_who_breaks_the_glass_is_heard_and_looked_at(play: Play, cast: Cast) -> 
     issued_at = moment(grant["status"]["issuedAt"])
     assert 3500 < moment(owed["dueAt"]) - issued_at <= 3600
     trail = play.trail()
-    assert trail.kinds(uid) == [EntryType.GRANT_EMERGENCY, EntryType.GRANT_ISSUED]
+    assert trail.kinds(uid) == [
+        EntryType.GRANT_REQUESTED,
+        EntryType.GRANT_EMERGENCY,
+        EntryType.GRANT_ISSUED,
+    ]
     told = [line for line in trail.of(pilot["metadata"]["uid"]) if line.kind == EntryType.REVIEW_OWED]
-    assert told[0].index < trail.of(uid)[0].index
+    assert told[0].index < trail.of(uid)[1].index
 
     await_later_second(cast)
     review(cast, eve, "own")

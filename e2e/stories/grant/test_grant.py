@@ -164,7 +164,8 @@ def test_a_grant_outside_its_pilots_access_is_denied_for_good(
     status = play.phase("outside", "Denied")["status"]
     assert status["decision"]["reason"] == reason
     assert play.admin.find(play.secrets("outside")) is None
-    (line,) = play.trail().of(grant["metadata"]["uid"])
+    first, line = play.trail().of(grant["metadata"]["uid"])
+    assert (first.kind, first.revision) == (EntryType.GRANT_REQUESTED, line.revision), "in one write"
     assert (line.kind, line.index) == (EntryType.GRANT_DENIED, status["decision"]["auditIndex"])
     assert line.entry.data["decision"]["checks"] == status["decision"]["checks"]
     (event,) = play.events_of(grant["metadata"]["uid"], reason)
@@ -187,7 +188,8 @@ def test_a_grant_ends_at_its_time(play: Play) -> None:
         closure = grant["status"]["closure"]
         assert (closure["outcome"], closure["reason"]) == ("Expired", "TimeUp")
         assert closure["requestedAt"] == grant["status"]["expiresAt"]
-        issued, closed = play.trail().of(grant["metadata"]["uid"])
+        asked, issued, closed = play.trail().of(grant["metadata"]["uid"])
+        assert (asked.kind, asked.revision) == (EntryType.GRANT_REQUESTED, issued.revision), "in one write"
         assert (issued.kind, closed.kind) == (EntryType.GRANT_ISSUED, EntryType.GRANT_CLOSED)
         assert issued.index == grant["status"]["decision"]["auditIndex"]
         assert closed.index == closure["auditIndex"]
@@ -253,7 +255,11 @@ def test_a_grant_ends_on_someones_word(play: Play, act: Act, phase: str, reason:
     closure = play.phase("task", phase)["status"]["closure"]
     play.gone("task")
     assert (closure["outcome"], closure["reason"]) == (phase, reason)
-    assert play.trail().kinds(uid) == [EntryType.GRANT_ISSUED, EntryType.GRANT_CLOSED]
+    assert play.trail().kinds(uid) == [
+        EntryType.GRANT_REQUESTED,
+        EntryType.GRANT_ISSUED,
+        EntryType.GRANT_CLOSED,
+    ]
     closed = play.trail().of(uid)[-1]
     assert closed.index == closure["auditIndex"]
     assert closed.entry.data["withdrawn"]["id"] == withdrawn.id
@@ -300,9 +306,11 @@ def test_a_pilot_in_suspension_has_nothing_and_gets_it_back(play: Play) -> None:
     play.admin.patch(play.pilots("triage"), {"spec": {"suspend": False}})
     play.condition(play.pilots("triage"), "Ready", reason="IdentityIssued")
     play.credential("pilot-svid-triage")
-    assert play.trail().kinds(pilot["metadata"]["uid"])[-2:] == [
+    assert play.trail().kinds(pilot["metadata"]["uid"])[-4:] == [
+        EntryType.PILOT_DEFINED,
         EntryType.PILOT_SUSPENDED,
-        EntryType.PILOT_ADMITTED,
+        EntryType.PILOT_DEFINED,
+        EntryType.PILOT_RESUMED,
     ]
 
 
@@ -347,7 +355,8 @@ def test_a_long_task_renews_its_short_credentials_and_ends_them_all(play: Play, 
         assert left > 0, "a workload always has a token that is good"
     assert all(one.claims()["exp"] <= ends for one in versions)
     assert 0 <= gone.at - ends < GONE_WITHIN_S
-    lines = play.trail().of(grant["metadata"]["uid"])
+    asked, *lines = play.trail().of(grant["metadata"]["uid"])
+    assert asked.kind is EntryType.GRANT_REQUESTED
     assert [line.kind for line in lines] == [
         EntryType.GRANT_ISSUED,
         *[EntryType.GRANT_RENEWED] * (len(versions) - 1),

@@ -77,11 +77,12 @@ def test_the_record_of_an_identity_is_older_than_the_identity(play: Play) -> Non
     """The log announces the SVID, its key and its owner in an entry that was durable before the Secret."""
     pilot = play.ready_pilot("triage")
     credential = play.credential("pilot-svid-triage")
-    (line,) = play.trail().of(pilot["metadata"]["uid"])
-    assert line.kind is EntryType.PILOT_REGISTERED
+    defined, line = play.trail().of(pilot["metadata"]["uid"])
+    assert (defined.kind, line.kind) == (EntryType.PILOT_DEFINED, EntryType.PILOT_REGISTERED)
+    assert defined.revision == line.revision, "in one write"
     assert (line.credential_id, line.index) == (credential.id, pilot["status"]["credential"]["auditIndex"])
     assert line.revision < credential.revision
-    assert line.entry.data["definition"]["owners"] == pilot["spec"]["owners"]
+    assert defined.entry.data["definition"]["owners"] == pilot["spec"]["owners"]
     (event,) = play.events_of(pilot["metadata"]["uid"], "IdentityIssued")
     assert event["metadata"]["annotations"]["pilotidentity.dev/audit-index"] == str(line.index)
 

@@ -85,6 +85,13 @@ def test_a_replica_that_is_stopped_hands_over_at_once(
     for name in ("after", "across"):
         play.phase(name, "Expired", seconds=30)
     assert play.admin.get(places.lease())["spec"]["holderIdentity"] == "replica-b"
+    ends = {EntryType.OPERATOR_STARTED, EntryType.OPERATOR_STOPPED}
+    told = [(line.kind, line.entry.data["identity"]) for line in play.trail() if line.kind in ends]
+    assert told[-3:] == [
+        (EntryType.OPERATOR_STARTED, "replica-a"),
+        (EntryType.OPERATOR_STOPPED, "replica-a"),
+        (EntryType.OPERATOR_STARTED, "replica-b"),
+    ]
 
 
 def test_a_replica_that_is_killed_is_followed_when_its_lease_is_over(

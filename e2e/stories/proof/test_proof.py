@@ -143,7 +143,11 @@ def test_an_end_that_cannot_be_shown_is_told_and_tried_until_it_is(play: Play, c
     assert proofs["secret-gone"]["proven"]
     assert not proofs["on-revocation-list"]["proven"]
     uid = asked["metadata"]["uid"]
-    assert play.trail().kinds(uid) == [EntryType.GRANT_ISSUED, EntryType.GRANT_CLOSED]
+    assert play.trail().kinds(uid) == [
+        EntryType.GRANT_REQUESTED,
+        EntryType.GRANT_ISSUED,
+        EntryType.GRANT_CLOSED,
+    ]
 
     told = play.condition(
         play.grants("stuck"), "RevocationUnproven", reason="ProofOverdue", seconds=OVERDUE_S
@@ -169,6 +173,7 @@ def test_an_end_that_cannot_be_shown_is_told_and_tried_until_it_is(play: Play, c
     closure = ended["status"]["closure"]
     assert moment(closure["withdrawnAt"]) < moment(closure["provenAt"])
     assert play.trail().kinds(uid) == [
+        EntryType.GRANT_REQUESTED,
         EntryType.GRANT_ISSUED,
         EntryType.GRANT_CLOSED,
         EntryType.GRANT_UNPROVEN,

@@ -78,7 +78,8 @@ def test_a_pilot_that_may_not_be_gets_nothing_and_is_told_why(
     assert play.admin.find(play.secrets("pilot-svid-refused")) is None
     account = places.core("serviceaccounts", play.namespace, "pilot-workload-refused")
     assert play.admin.find(account) is None
-    (line,) = play.trail().of(pilot["metadata"]["uid"])
+    defined, line = play.trail().of(pilot["metadata"]["uid"])
+    assert defined.kind is EntryType.PILOT_DEFINED
     assert (line.kind, line.entry.data["reason"]) == (EntryType.PILOT_REFUSED, reason)
     (event,) = play.events_of(pilot["metadata"]["uid"], reason)
     assert event["metadata"]["annotations"]["pilotidentity.dev/audit-index"] == str(line.index)
@@ -130,6 +131,7 @@ def test_a_rise_is_held_and_the_pilot_works_on_where_it_is(play: Play) -> None:
     assert play.credential("pilot-svid-climber").id == held.id
     kinds = play.trail().kinds(before["metadata"]["uid"])
     assert kinds.count(EntryType.STAGE_CHANGE_HELD) == 1
+    assert kinds[kinds.index(EntryType.STAGE_CHANGE_HELD) - 1] is EntryType.STAGE_CHANGE_ASKED
     play.ask("work", "climber", duration="5m")
     play.phase("work", "Active")
 
@@ -174,7 +176,11 @@ def test_a_fall_takes_effect_at_once(play: Play) -> None:
         until(lambda: play.admin.find(bundle) is None, "the old stage's bundle, which nobody needs, is gone")
         kinds = play.trail().kinds(pilot["metadata"]["uid"])
         moved = kinds.index(EntryType.STAGE_CHANGED)
-        assert kinds[moved:] == [EntryType.STAGE_CHANGED, EntryType.PILOT_ADMITTED]
+        assert kinds[moved - 1 :] == [
+            EntryType.STAGE_CHANGE_ASKED,
+            EntryType.STAGE_CHANGED,
+            EntryType.PILOT_ADMITTED,
+        ]
     finally:
         play.end()
         play.admin.patch(places.stages("sandbox"), {"spec": {"rank": sandbox}})
@@ -204,6 +210,7 @@ def test_a_grants_secret_that_is_not_its_own_is_never_overwritten(play: Play) ->
     assert "never overwritten" in status["decision"]["message"]
     assert play.admin.get(play.secrets("taken")) == before
     assert play.trail().kinds(grant["metadata"]["uid"]) == [
+        EntryType.GRANT_REQUESTED,
         EntryType.GRANT_ISSUED,
         EntryType.CREDENTIAL_ABANDONED,
         EntryType.GRANT_DENIED,

@@ -46,7 +46,7 @@ def test_a_rule_refuses_with_its_own_message(play: Play) -> None:
         == "rule 'task-described' of stage 'sandbox': say in task.description what is done"
     )
     assert decision["checks"][-1]["name"] == "rule/task-described"
-    (line,) = play.trail().of(grant["metadata"]["uid"])
+    *_, line = play.trail().of(grant["metadata"]["uid"])
     assert line.kind == EntryType.GRANT_DENIED
     assert line.entry.data["decision"]["checks"] == decision["checks"]
 

@@ -85,6 +85,7 @@ def test_a_secret_that_a_quota_refuses_costs_the_log_two_entries(play: Play) -> 
     assert "exceeded quota: few" in told["message"]
     assert len(play.events_of(uid, "SecretRefused")) == 1
     assert Counter(line.kind for line in play.trail().of(uid)) == {
+        EntryType.GRANT_REQUESTED: 1,
         EntryType.GRANT_ISSUED: 1,
         EntryType.CREDENTIAL_ABANDONED: 1,
     }

@@ -269,7 +269,7 @@ def test_a_workload_asks_for_its_own_pilot_and_for_no_other(play: Play, cluster:
     ask(stranger, "of-a-stranger", "triage", robot)
     assert play.phase("of-a-stranger", "Denied")["status"]["decision"]["reason"] == "RequesterNotWorkload"
     trail = play.trail()
-    (denied,) = trail.of(play.admin.get(play.grants("of-another"))["metadata"]["uid"])
+    *_, denied = trail.of(play.admin.get(play.grants("of-another"))["metadata"]["uid"])
     assert (denied.kind, denied.entry.data["requestedBy"]) == (EntryType.GRANT_DENIED, name)
 
 

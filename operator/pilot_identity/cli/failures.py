@@ -23,6 +23,8 @@ class ExitCode(IntEnum):
     """The command line is wrong; nothing was sent."""
     LATE = 3
     """It did not happen within `--timeout`; it may still."""
+    PARTLY = 4
+    """All that was read is sound, but older entries are in the archive, and that was not named."""
     INTERRUPTED = 130
     """Ctrl-C, as shells count it (128 + SIGINT)."""
 

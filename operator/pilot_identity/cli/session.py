@@ -168,7 +168,7 @@ class Session:
         finally:
             answer.close()
 
-    def call(
+    def call(  # noqa: PLR0913 - an HTTP request's own parts
         self,
         method: str,
         path: str,
@@ -176,6 +176,7 @@ class Session:
         *,
         query: Mapping[str, str] | None = None,
         content_type: str = "application/json",
+        accept: str = "application/json",
     ) -> Document:
         """Make one request and return the decoded answer.
 
@@ -184,7 +185,7 @@ class Session:
             SilenceError: it did not answer, or not in JSON.
         """
         url = f"{path}?{urlencode(query)}" if query else path
-        answer = self._send(method, url, body, content_type, silence=ANSWER_SECONDS)
+        answer = self._send(method, url, body, content_type, silence=ANSWER_SECONDS, accept=accept)
         with _translated(f"{method} {path}"):
             try:
                 content = answer.read(MAX_ANSWER_BYTES + 1)
@@ -200,12 +201,19 @@ class Session:
             raise SilenceError(f"{method} {path}: the answer is no JSON object") from error
         return decoded
 
-    def _send(
-        self, method: str, url: str, body: Mapping[str, Any] | None, content_type: str, *, silence: float
+    def _send(  # noqa: PLR0913 - an HTTP request's own parts
+        self,
+        method: str,
+        url: str,
+        body: Mapping[str, Any] | None,
+        content_type: str,
+        *,
+        silence: float,
+        accept: str = "application/json",
     ) -> urllib3.BaseHTTPResponse:
         headers = {
             "Content-Type": content_type,
-            "Accept": "application/json",
+            "Accept": accept,
             "User-Agent": f"kubectl-pilot/{__version__}",
         }
         with _translated(f"{method} {url.partition('?')[0]}"):

@@ -11,7 +11,7 @@ from pilot_identity.cli.failures import AnswerError
 from pilot_identity.cli.session import Session, core
 from pilot_identity.core.audit.entries import RecordedEntry, decode_entry
 from pilot_identity.core.audit.groups import NAME_PREFIX, BrokenLogError, Group
-from pilot_identity.core.resources.metadata import GROUP
+from pilot_identity.core.resources.metadata import GROUP, Key
 
 LABEL = f"{GROUP}/audit=group"
 PAGE = 20
@@ -28,8 +28,7 @@ class Found:
     @property
     def place(self) -> tuple[str, str]:
         """Namespace and name of the entry's subject; empty where it is no grant."""
-        kind, _, where = self.entry.subject.partition(" ")
-        namespace, _, name = where.partition("/")
+        kind, namespace, name = Key.parse(self.entry.subject)
         return (namespace, name) if kind == "TaskGrant" else ("", "")
 
     def names(self, identifiers: frozenset[str]) -> bool:

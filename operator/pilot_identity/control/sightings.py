@@ -24,6 +24,7 @@ from typing import Any
 
 import msgspec
 
+from pilot_identity.control.pilot_use import PilotUse
 from pilot_identity.control.store import Store
 from pilot_identity.core.audit.access import MAX_ROWS, AccessWindow, Account, Sighting
 from pilot_identity.core.audit.entries import Entry, EntryType
@@ -45,7 +46,7 @@ AGAIN = dt.timedelta(seconds=5)
 BATCH = 32
 """Grants told together: one group of the log, and as many writes of a status."""
 PACE = 2.0
-"""Seconds between two batches, so that use costs at most 16 writes of a status a second."""
+"""Seconds between two batches, so that use costs at most 16 writes of a grant's status a second."""
 WRITERS = 4
 """Writes of a status side by side."""
 MAX_BOOKS = 20_000
@@ -164,6 +165,7 @@ class Sightings:
     ) -> None:
         self._store = store
         self._cluster = cluster
+        self._pilots = PilotUse(store, cluster)
         self._log = audit_log
         self._clock = clock
         self._receiver = receiver
@@ -255,6 +257,8 @@ class Sightings:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._next_wait()):
                     await self._wake.wait()
+            if self._pilots:  # what did not go through with the grants' statuses
+                await self._tell_or_retry([])
 
     async def drain(self) -> None:
         """Tell everything now, because this process ends."""
@@ -420,7 +424,10 @@ class Sightings:
 
         async with asyncio.TaskGroup() as tasks:
             for book in books:
+                if book.grant is not None and book.own.last is not None:
+                    self._pilots.note(book.grant.pilot_key, book.own.last)
                 tasks.create_task(write(book))
+        await self._pilots.tell()
 
     async def _write_status(self, book: _Book) -> None:
         """Add a book's sums to its grant's status. Where the object is gone, the log alone tells them."""

@@ -8,8 +8,13 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-Readings = Mapping[str, tuple[str, Callable[[], float]]]
-"""A metric's name to its help text and how to read it; a name that ends in `_total` is a counter."""
+Reading = float | Mapping[str, float]
+"""A figure, or one for each kind of thing."""
+Readings = Mapping[str, tuple[str, Callable[[], Reading]]]
+"""A metric's name to its help text and how to read it; a name that ends in `_total` is a counter.
+
+Only gauges can have kinds; each is told with the label `kind`.
+"""
 
 
 class _Readings(Collector):
@@ -18,10 +23,16 @@ class _Readings(Collector):
 
     def collect(self) -> Iterator[Metric]:
         for name, (text, read) in self._readings.items():
-            if name.endswith("_total"):
-                yield CounterMetricFamily(name, text, value=read())
+            reading = read()
+            if not isinstance(reading, float):
+                family = GaugeMetricFamily(name, text, labels=("kind",))
+                for kind, value in reading.items():
+                    family.add_metric((kind,), value)
+                yield family
+            elif name.endswith("_total"):
+                yield CounterMetricFamily(name, text, value=reading)
             else:
-                yield GaugeMetricFamily(name, text, value=read())
+                yield GaugeMetricFamily(name, text, value=reading)
 
 
 def collect(readings: Readings) -> CollectorRegistry:

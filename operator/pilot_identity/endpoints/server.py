@@ -172,8 +172,11 @@ class _Door:
 
 
 @asynccontextmanager
-async def listen(app: web.Application, port: int, tls: Tls) -> AsyncIterator[int]:
-    """Serve `app` over HTTPS while the context is open; yields the port, which the system chooses for 0."""
+async def listen(app: web.Application, port: int, tls: Tls | None) -> AsyncIterator[int]:
+    """Serve `app` while the context is open; yields the port, which the system chooses for 0.
+
+    Over HTTPS, but for what carries its own signatures and has no secrets: without `tls` it is plain HTTP.
+    """
     doors: list[_Door] = []
 
     @web.middleware
@@ -197,9 +200,9 @@ async def listen(app: web.Application, port: int, tls: Tls) -> AsyncIterator[int
     served = await asyncio.get_running_loop().create_server(
         doors[0],
         sock=listener,
-        ssl=tls.context,
-        ssl_handshake_timeout=IDLE_SECONDS,
-        ssl_shutdown_timeout=CLOSE_SECONDS,
+        ssl=tls.context if tls is not None else None,
+        ssl_handshake_timeout=IDLE_SECONDS if tls is not None else None,
+        ssl_shutdown_timeout=CLOSE_SECONDS if tls is not None else None,
     )
     try:
         yield listener.getsockname()[1]

@@ -8,18 +8,13 @@ import stat
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from pilot_identity.cli.audit.exporting import Export
 from pilot_identity.core.audit.checkpoint import Checkpoint, LogSigner
 from pilot_identity.core.audit.merkle import leaf_hash
 from pilot_identity.core.audit.proofs import Tree
 from pilot_identity.core.audit.receipt import Receipt
 from tests.cli.audit.conftest import Run
-
-NAME = "pilots.example.org/log"
-SIGNER = LogSigner(NAME, Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
-OTHER = LogSigner(NAME, Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33))))
+from tests.cli.audit.logs import NAME, OTHER, SIGNER, write
 
 
 def entry(number: int, said: str = "") -> bytes:
@@ -31,17 +26,6 @@ def entry(number: int, said: str = "") -> bytes:
         '"subjectuid":"uid","time":"2026-06-01T12:00:00Z","type":"dev.pilotidentity.grant.closed.v1"}'
     )
     return text.encode()
-
-
-def write(directory: Path, entries: list[bytes], signer: LogSigner = SIGNER) -> Path:
-    """A log in a directory."""
-    export, tree = Export(directory), Tree()
-    for each in entries:
-        export.add(each)
-        tree.append(leaf_hash(each))
-    note = signer.sign(Checkpoint(signer.name, tree.size, tree.root()))
-    export.finish(tree, note, str(signer.verifier()))
-    return directory
 
 
 @pytest.fixture
@@ -150,6 +134,7 @@ def test_nothing_is_passed_on_from_a_log_that_does_not_verify(run: Run, log: str
         ("show", "3"),
         ("tail",),
         ("for", "grant", "task-3"),
+        ("chain", "task-3"),
         ("receipt", "3"),
         ("export", str(target)),
     ):

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import datetime as dt
-import doctest
 from typing import Any
 
-from pilot_identity.cli.audit import selection
 from pilot_identity.cli.audit.selection import About, Selection
 from pilot_identity.core.audit.entries import RecordedEntry
 
@@ -67,8 +65,3 @@ def test_a_pilot_whose_definition_is_only_a_digest_is_told() -> None:
     for each in LOG:
         selected.takes(each)
     assert selected.hidden == {"team-a/two"}
-
-
-def test_examples_are_true() -> None:
-    """Each example in a docstring does what it says."""
-    assert doctest.testmod(selection).failed == 0

@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pilot_identity.cli.audit.chaining import choose, draw, read_family, told_data
 from pilot_identity.cli.audit.exporting import Export
 from pilot_identity.cli.audit.following import follow
 from pilot_identity.cli.audit.memory import Memory
-from pilot_identity.cli.audit.options import Output, OutputOption, on_log
+from pilot_identity.cli.audit.options import (
+    Output,
+    OutputOption,
+    RequireWitnessOption,
+    WitnessedWithinOption,
+    WitnessOption,
+    WitnessUrlOption,
+    on_log,
+)
 from pilot_identity.cli.audit.printing import print_entry, print_report, report_data, whole_entry
-from pilot_identity.cli.audit.reading import OpenLog, read_vkey, tell_findings
+from pilot_identity.cli.audit.reading import OpenLog, decoded, read_vkey, tell_findings
+from pilot_identity.cli.audit.reconciling import reconcile
+from pilot_identity.cli.audit.replaying import Replays, Wanted, print_replays, replay_log, replays_data
 from pilot_identity.cli.audit.selection import About, Selection
 from pilot_identity.cli.audit.sources import whole
+from pilot_identity.cli.audit.witnesses import Demand
 from pilot_identity.cli.failures import CliError, ExitCode, UsageError
 from pilot_identity.cli.files import read_bounded
 from pilot_identity.cli.options import failing_well
 from pilot_identity.cli.output import Format, say, show_data, tell
 from pilot_identity.core.audit.checkpoint import Checkpoint, CheckpointError, LogVerifier
-from pilot_identity.core.audit.entries import EntryError, decode_entry
 from pilot_identity.core.audit.proofs import ProofError
 from pilot_identity.core.audit.receipt import MAX_RECEIPT_BYTES, Receipt, ReceiptError
+from pilot_identity.core.audit.witnessed import combined
+from pilot_identity.core.decisions.replaying import Verdict
 
 app = typer.Typer(
     name="audit",
@@ -38,16 +52,31 @@ IndexArgument = Annotated[int, typer.Argument(min=0, help="The entry's number, f
 
 @app.command()
 @on_log
-def verify(log: OpenLog, *, output: OutputOption = Output.TABLE) -> None:
-    """Verify every byte of the log: signatures, hashes, gaps, and that it goes on from what you saw last."""
+def verify(  # noqa: PLR0913 - the verb's options
+    log: OpenLog,
+    *,
+    witness: WitnessOption = None,
+    witness_url: WitnessUrlOption = None,
+    require_witness: RequireWitnessOption = None,
+    witnessed_within: WitnessedWithinOption = "",
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Verify every byte of the log: signatures, hashes, gaps, and that it goes on from what you saw last.
+
+    It is held to what witnesses cosigned, too. Without --witness only those count as found that are
+    published beside the log, whose keys its keeper could have made up.
+    """
+    log.demand = Demand.of_options(witness or (), witness_url or (), require_witness, witnessed_within)
     report = whole(log.read)
     if output is Output.JSON:
         show_data(report_data(report, log), Format.JSON)
     else:
         print_report(report, log)
         tell_findings(report)
-    if not report.is_sound:
+    if not report.is_sound or not log.testimony.is_enough:
         raise typer.Exit(ExitCode.REFUSED)
+    if not report.is_whole:
+        raise typer.Exit(ExitCode.PARTLY)
 
 
 @app.command()
@@ -111,6 +140,71 @@ def about(
 
 @app.command()
 @on_log
+def chain(
+    log: OpenLog,
+    grant: Annotated[str, typer.Argument(metavar="[NAMESPACE/]GRANT", help="Whose story is told.")],
+    *,
+    uid: Annotated[
+        str, typer.Option("--uid", help="Of several grants of the name the one of this UID, not the newest.")
+    ] = "",
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Tell the whole story of a task as a tree: who asked, why it was allowed, what was done, how it ended.
+
+    Told from the log alone, which is verified first. What was delegated from the grant is told with it; what
+    the log leaves open is said in words.
+    """
+    family = whole(lambda: read_family(log, grant))
+    story = choose(family, grant, uid)
+    if output is Output.JSON:
+        show_data(told_data(story, family), Format.JSON)
+    else:
+        draw(story, family)
+
+
+@app.command()
+@on_log
+def replay(
+    log: OpenLog,
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="INDEX|[NAMESPACE/]GRANT",
+            help="An entry with a decision by its number, or a grant, whose name may need its namespace.",
+            show_default=False,
+        ),
+    ] = "",
+    *,
+    every: Annotated[
+        bool, typer.Option("--all", help="Replay every decision; print those that do not agree.")
+    ] = False,
+    evidence: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--evidence",
+            help="A JSON file with a definition that the log has by its digest only; may be repeated.",
+            metavar="FILE",
+        ),
+    ] = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Decide again what the log says was decided, from the log alone, and compare the two decisions."""
+    wanted = Wanted.parse(what, every=every)
+    replays: Replays = whole(lambda: replay_log(log, wanted, evidence or ()))
+    if not replays.total and not every:
+        raise CliError(f"the log has no decision {what}", "see `kubectl pilot audit for grant NAME`")
+    if output is Output.JSON:
+        for one in replays_data(replays, is_all=every):
+            typer.echo(json.dumps(one))
+    else:
+        print_replays(replays, is_all=every)
+    failing = {Verdict.DIFFERS} if every else {Verdict.DIFFERS, Verdict.CANNOT}
+    if any(replays.counts[verdict] for verdict in failing):
+        raise typer.Exit(ExitCode.REFUSED)
+
+
+@app.command()
+@on_log
 def export(
     log: OpenLog,
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Is made; may be there if it is empty.")],
@@ -126,8 +220,20 @@ def receipt(log: OpenLog, index: IndexArgument) -> None:
     """Print a receipt (C2SP tlog-proof): an entry with the proof that it is in the log, for use offline."""
     entry = _entry(log, index)
     report = log.verification.report()
-    path = log.tree.inclusion(index, report.entries)
-    typer.echo(str(Receipt(index, entry, path, report.note)), nl=False)
+    note = combined(report.note, log.testimony.words)
+    cosigned = max(
+        (word for word in log.testimony.words if word.stands and word.head and word.head.size > index),
+        key=lambda word: word.head.size if word.head else 0,
+        default=None,
+    )
+    if note == report.note and cosigned is not None and cosigned.head is not None:
+        # An older head that a witness stands for says more than the newest, which the log's key alone signed.
+        note = combined(cosigned.note, log.testimony.words)
+    size = log.verifier.open(note).size
+    typer.echo(str(Receipt(index, entry, log.tree.inclusion(index, size), note)), nl=False)
+
+
+app.command()(reconcile)
 
 
 @app.command()
@@ -169,6 +275,8 @@ def _entry(log: OpenLog, index: int) -> bytes:
             found[at] = entry
 
     report = whole(lambda: log.read_sound(keep))
+    if index < report.first:
+        raise CliError(f"entry {index} is archived", "give --archive DIR or URL")
     if index not in found:
         raise CliError(f"the log has {report.entries} entries; the last is {report.entries - 1}")
     return found[index]
@@ -179,12 +287,8 @@ def _selected(log: OpenLog, what: About, name: str) -> tuple[list[tuple[int, byt
     selection, taken = Selection(what, own, namespace), list[tuple[int, bytes]]()
 
     def keep(index: int, entry: bytes) -> None:
-        try:
-            recorded = decode_entry(entry)
-        except EntryError as error:
-            tell(f"warning: entry {index} is of a kind that this kubectl-pilot does not know: {error}")
-            return
-        if selection.takes(recorded):
+        recorded = decoded(index, entry)
+        if recorded is not None and selection.takes(recorded):
             taken.append((index, entry))
 
     log.read_sound(keep)
@@ -194,8 +298,9 @@ def _selected(log: OpenLog, what: About, name: str) -> tuple[list[tuple[int, byt
 def _export(log: OpenLog, directory: Path) -> Checkpoint:
     written = Export(directory)
     try:
-        report = log.read_sound(lambda _index, entry: written.add(entry))
-        written.finish(log.tree, report.note, str(log.verifier))
+        report = log.read_whole(lambda _index, entry: written.add(entry))
+        written.witnessed(log.testimony.words)
+        written.finish(log.tree, combined(report.note, log.testimony.words), str(log.verifier))
     except BaseException:
         written.abandon()
         raise

@@ -1,19 +1,24 @@
 """Export: a log that verified, as plain files that anybody's tools can check.
 
 The layout is C2SP tlog-tiles.md's, as Tessera's fsck reads it. Beside it stand `vkey` and `entries.ndjson`,
-the entries one a line for whoever wants to search them.
+the entries one a line for whoever wants to search them; and, where witnesses cosigned the log, `cosigned`
+with the newest head of each, an empty line between them, and `witnesses` with their keys.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
-from pilot_identity.cli.audit.sources import VKEY_FILE
+from pilot_identity.cli.audit.witnesses import COSIGNED_FILE, VKEYS_FILE
 from pilot_identity.cli.failures import CliError, UsageError
+from pilot_identity.core.audit.cosignature import join_notes
 from pilot_identity.core.audit.proofs import Tree
 from pilot_identity.core.audit.reader import CHECKPOINT
+from pilot_identity.core.audit.shelf import VKEY
 from pilot_identity.core.audit.tiles import ENTRIES, HEIGHT, WIDTH, Tile, encode_bundle, encode_tile, tiles_of
+from pilot_identity.core.audit.witnessed import Word
 
 NDJSON_FILE = "entries.ndjson"
 
@@ -47,6 +52,14 @@ class Export:
         if len(self._waiting) == WIDTH:
             self._write_bundle()
 
+    def witnessed(self, words: Sequence[Word]) -> None:
+        """Write the heads that witnesses cosigned, and the witnesses' keys."""
+        heads = [word.note for word in words if word.note]
+        if heads:
+            self._write(COSIGNED_FILE, join_notes(heads).encode())
+            vkeys = "".join(f"{word.witness}\n" for word in words if word.note)
+            self._write(VKEYS_FILE, vkeys.encode())
+
     def finish(self, tree: Tree, note: str, vkey: str) -> None:
         """Write the tiles and the head, and give the export its name."""
         if self._waiting:
@@ -55,7 +68,7 @@ class Export:
             first = tile.index * WIDTH
             nodes = [tree.perfect(HEIGHT * tile.level, first + at) for at in range(tile.width)]
             self._write(tile.path, encode_tile(nodes))
-        self._write(VKEY_FILE, f"{vkey}\n".encode())
+        self._write(VKEY, f"{vkey}\n".encode())
         self._write(CHECKPOINT, note.encode())
         self._lines.close()
         try:

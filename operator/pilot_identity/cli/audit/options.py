@@ -47,11 +47,55 @@ VkeyOption = Annotated[
 OutputOption = Annotated[
     Output, typer.Option("--output", "-o", help="How to print; JSON has each entry in one line.")
 ]
+WitnessOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--witness",
+        help="A witness's verifier key, or a file with it; may be repeated. Each must have cosigned the log.",
+        metavar="VKEY",
+        show_default=False,
+    ),
+]
+WitnessUrlOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--witness-url",
+        help="Ask a witness there for the head that it cosigned last; may be repeated.",
+        metavar="URL",
+        show_default=False,
+    ),
+]
+RequireWitnessOption = Annotated[
+    int | None,
+    typer.Option(
+        "--require-witness", min=0, help="How many of them are enough; by default all.", show_default=False
+    ),
+]
+WitnessedWithinOption = Annotated[
+    str,
+    typer.Option(
+        "--witnessed-within",
+        help="Count a cosignature only if it is no older, such as 1h.",
+        metavar="DURATION",
+        show_default=False,
+    ),
+]
+
+ArchiveOption = Annotated[
+    str,
+    typer.Option(
+        "--archive",
+        help="Where the part of the log is that left the cluster for the archive.",
+        metavar="DIR|URL",
+        show_default=False,
+    ),
+]
 
 _COMMON = tuple(
     inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default="", annotation=annotation)
     for name, annotation in (
         ("place", FromOption),
+        ("archive", ArchiveOption),
         ("vkey", VkeyOption),
         ("namespace", LogNamespaceOption),
         ("context", ContextOption),
@@ -67,8 +111,11 @@ def on_log(verb: Callable[Concatenate[OpenLog, ...], None]) -> Callable[..., Non
     """
 
     @functools.wraps(verb)
-    def with_log(*, place: str, vkey: str, namespace: str, context: str, kubeconfig: str, **own: Any) -> None:
-        with failing_well(), opened(Where(place, namespace, context, kubeconfig, vkey)) as log:
+    def with_log(  # noqa: PLR0913 - the common options
+        *, place: str, archive: str, vkey: str, namespace: str, context: str, kubeconfig: str, **own: Any
+    ) -> None:
+        where = Where(place, namespace, context, kubeconfig, vkey, archive)
+        with failing_well(), opened(where) as log:
             verb(log, **own)
 
     _, *own = inspect.signature(verb, eval_str=True).parameters.values()

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from pilot_identity.cli.audit.reading import KeyOrigin, OpenLog
+from pilot_identity.cli.audit.reading import KeyOrigin, OpenLog, archived
 from pilot_identity.cli.output import say
 from pilot_identity.cli.text import clock, plain
 from pilot_identity.core.audit.entries import EntryError, RecordedEntry, decode_entry
@@ -25,11 +25,17 @@ def entry_line(index: int, encoded: bytes) -> str:
         entry = decode_entry(encoded)
     except EntryError as error:
         return f"{index:>8}  {error}"
-    what = entry.type.removeprefix(_PREFIX).removesuffix(".v1")
-    return plain(f"{index:>8}  {clock(entry.time)}  {what:<24}  {entry.subject}{_why(entry)}")
+    told = f"{short_type(entry):<24}  {entry.subject}{why(entry)}"
+    return plain(f"{index:>8}  {clock(entry.time)}  {told}")
 
 
-def _why(entry: RecordedEntry) -> str:
+def short_type(entry: RecordedEntry) -> str:
+    """An entry's type without what all of them have: `grant.issued`."""
+    return entry.type.removeprefix(_PREFIX).removesuffix(".v1")
+
+
+def why(entry: RecordedEntry) -> str:
+    """Why an entry is there, as far as it says so at its top; empty where it does not."""
     told = [
         f"{name}={value}" for name in _TELLING if isinstance(value := entry.data.get(name), str) and value
     ]
@@ -65,12 +71,16 @@ def whole_entry(encoded: bytes) -> str:
 
 def checked(report: Report, log: OpenLog) -> Iterator[str]:
     """What the verification did check, a sentence each."""
-    yield f"{report.entries} entries in {report.parts} stored parts: each hash, and the root over all"
+    count = report.entries - report.first
+    yield f"{count} entries in {report.parts} stored parts: each hash, and the root over all"
     yield f"{report.signatures} signed heads, by key {log.verifier} ({log.key_origin})"
     yield "that each entry is a canonical CloudEvent of this log, with an id that no other has"
-    yield "that no index is missing between the first entry and the signed head"
+    first = "the first entry" if report.is_whole else f"entry {report.first}"
+    yield f"that no index is missing between {first} and the signed head"
     if report.seen is not None and report.goes_on:
         yield f"that all of it begins with the {report.seen.size} entries whose head was seen before"
+    if log.testimony.demand.quorum and log.testimony.is_enough:
+        yield f"that it begins with what was cosigned by {log.testimony.good} of the witnesses given"
 
 
 def not_checked(report: Report, log: OpenLog) -> Iterator[str]:
@@ -79,13 +89,26 @@ def not_checked(report: Report, log: OpenLog) -> Iterator[str]:
         "whether everything that happened was logged: this verifies what is in the log, not what should be"
     )
     yield "whether what entries say is true, and whether their decisions were right"
-    yield (
-        "any witness's cosignature: whoever holds the log's key can show others another log, or this one "
-        "without entries newer than the head that you remember"
-    )
+    if not report.is_whole:
+        yield f"the archive: {archived(report)}"
+    if not log.testimony.good:
+        yield (
+            "the word of any witness of yours (--witness): whoever holds the log's key can show others "
+            "another log, or this one without entries newer than the head that you remember"
+        )
+    elif not log.testimony.demand.urls:
+        yield (
+            "whether the witnesses cosigned a larger head than is published: whoever keeps the log may hold "
+            "it back; --witness-url asks them, --witnessed-within bounds how old their word may be"
+        )
     if report.seen is None:
         yield (
             "whether it was rewritten or cut before now: no head was seen here before; this one is remembered"
+        )
+    elif report.goes_on is None and report.seen.size < report.first:
+        yield (
+            f"whether it goes on from the head of {report.seen.size} entries that was seen before: those are "
+            "archived; that head stays the one that is remembered"
         )
     elif report.goes_on is None:
         yield "whether it goes on from the head that was seen before: it does not verify that far"
@@ -102,7 +125,11 @@ def print_report(report: Report, log: OpenLog) -> None:
     say(f"at       {log.place.name}")
     if report.head is not None:
         say(f"head     {report.head.size} entries, root {report.head.root.hex()}")
-    say("verdict  " + ("sound" if report.is_sound else "BROKEN"))
+    for line in log.testimony.lines(report.entries):
+        say(f"witness  {plain(line)}")
+    for unread in log.testimony.unread:
+        say(f"witness  {plain(unread)}")
+    say("verdict  " + _verdict(report, log))
     if report.is_sound:
         say("")
         say("Checked:")
@@ -114,22 +141,34 @@ def print_report(report: Report, log: OpenLog) -> None:
         say(f"  - {line}")
 
 
+def _verdict(report: Report, log: OpenLog) -> str:
+    if not report.is_sound:
+        return "BROKEN"
+    heard = log.testimony
+    if not heard.is_enough:
+        return f"NOT WITNESSED: {heard.good} of the witnesses given stand for it, {heard.demand.quorum} must"
+    return "sound" if report.is_whole else f"sound from entry {report.first} on; the archive was not read"
+
+
 def report_data(report: Report, log: OpenLog) -> Mapping[str, Any]:
     """A verdict for programs."""
     head = report.head
     return {
-        "sound": report.is_sound,
+        "sound": report.is_sound and log.testimony.is_enough,
         "log": log.verifier.name,
         "place": log.place.name,
         "vkey": str(log.verifier),
         "vkeyFrom": str(log.key_origin),
         "entries": report.entries,
+        "first": report.first,
+        "whole": report.is_whole,
         "signedHeads": report.signatures,
         "head": {"size": head.size, "root": head.root.hex(), "note": report.note}
         if head is not None
         else None,
         "unprovenFrom": report.unproven_from,
         "seen": {"size": report.seen.size, "goesOn": report.goes_on} if report.seen is not None else None,
+        "witnesses": log.testimony.data(report.entries),
         "findings": [
             {"flaw": str(each.flaw), "where": each.where, "index": each.index, "message": each.message}
             for each in report.findings

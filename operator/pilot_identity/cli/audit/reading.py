@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import datetime as dt
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
 from pilot_identity.cli.audit.memory import Memory
-from pilot_identity.cli.audit.sources import ClusterLog, Place, at_url, in_cluster, in_directory
+from pilot_identity.cli.audit.sources import ClusterLog, Place, in_cluster, in_files
+from pilot_identity.cli.audit.witnesses import Demand, Testimony, testimony
 from pilot_identity.cli.failures import CliError, UsageError
 from pilot_identity.cli.files import read_bounded
 from pilot_identity.cli.output import tell
 from pilot_identity.cli.session import Session
 from pilot_identity.core.audit.checkpoint import Checkpoint, CheckpointError, LogVerifier
+from pilot_identity.core.audit.entries import EntryError, RecordedEntry, decode_entry
 from pilot_identity.core.audit.findings import Report
 from pilot_identity.core.audit.proofs import Tree
 from pilot_identity.core.audit.verify import Verification
@@ -44,6 +47,7 @@ class Where:
     context: str
     kubeconfig: str
     vkey: str
+    archive: str = ""
 
 
 @dataclass(slots=True)
@@ -53,6 +57,8 @@ class OpenLog:
     Attributes:
         seen: the newest head that was seen, and its note.
         cluster: its ConfigMaps, where it is in a cluster.
+        demand: which witnesses are to stand for it.
+        testimony: what witnesses said of it, once it was read.
     """
 
     place: Place
@@ -61,7 +67,9 @@ class OpenLog:
     memory: Memory
     seen: tuple[Checkpoint, str] | None
     cluster: ClusterLog | None = None
+    demand: Demand = field(default_factory=Demand)
     verification: Verification = field(init=False)
+    testimony: Testimony = field(init=False)
 
     def __post_init__(self) -> None:
         """Begin a verification that holds the log to what was seen."""
@@ -73,15 +81,31 @@ class OpenLog:
     def read(self, observe: Callable[[int, bytes], None] = lambda _index, _entry: None) -> Report:
         """Verify all of it, and remember its head where nothing is wrong.
 
-        `observe` gets each entry once and in order, before the log is known to be sound.
+        It is held to every head that a witness cosigned, given or published. `observe` gets each entry once
+        and in order, before the log is known to be sound.
         """
+        asked = self.demand.ask(self.verifier)
         self.verification = self._begin()
         for part in self.place.source.parts():
             for index, entry in self.verification.absorb(part):
                 observe(index, entry)
-        report = self.verification.report()
+        report = self._hear(self.verification.report(), asked)
         self.remember(report)
         return report
+
+    def _hear(self, report: Report, asked: Sequence[tuple[str, str]]) -> Report:
+        """Hold what was read to what witnesses cosigned."""
+        self.testimony = testimony(
+            self.demand,
+            self.place.witnessed,
+            asked,
+            self.verifier,
+            self.tree,
+            self.tree.size == report.entries,
+            dt.datetime.now(dt.UTC),
+        )
+        findings = [finding for word in self.testimony.words for finding in word.findings]
+        return replace(report, findings=(*report.findings, *findings))
 
     def read_sound(self, observe: Callable[[int, bytes], None] = lambda _index, _entry: None) -> Report:
         """Verify all of it.
@@ -93,11 +117,28 @@ class OpenLog:
         if not report.is_sound:
             tell_findings(report)
             raise CliError("the log does not verify", "see `kubectl pilot audit verify`")
+        if not report.is_whole:
+            tell(f"warning: {archived(report)}")
+        return report
+
+    def read_whole(self, observe: Callable[[int, bytes], None] = lambda _index, _entry: None) -> Report:
+        """Verify all of it, for what is nothing without its first entry.
+
+        Raises:
+            CliError: something is wrong with it, or its oldest part is archived and was not named.
+        """
+        report = self.read_sound(observe)
+        if not report.is_whole:
+            raise CliError("this needs the whole log", "give --archive DIR or URL")
         return report
 
     def remember(self, report: Report) -> None:
-        """Take down the head of a log that verified."""
-        if report.is_sound:
+        """Take down the head of a log that verified, and that as many witnesses stand for as were wanted.
+
+        Not where a head was seen before and it could not be told whether the log goes on from there.
+        """
+        goes_on = report.seen is None or report.goes_on
+        if report.is_sound and goes_on and self.testimony.is_enough:
             self.memory.remember(self.place.name, self.verifier, report.note)
 
     @property
@@ -114,18 +155,36 @@ def opened(where: Where) -> Iterator[OpenLog]:
         CliError: it is not reachable, or there is no key to verify it with.
     """
     if where.place:
-        place = at_url(where.place) if "://" in where.place else in_directory(Path(where.place))
-        yield _keyed(place, where)
+        if where.archive:
+            raise UsageError("--archive goes with the log in a cluster; what --from names is whole by itself")
+        yield _keyed(in_files(where.place), where)
         return
     namespace = where.namespace or DEFAULT_NAMESPACE
     session = Session.open(kubeconfig=where.kubeconfig, context=where.context, namespace=namespace)
     try:
-        place, cluster = in_cluster(session, namespace)
+        place, cluster = in_cluster(session, namespace, where.archive)
         log = _keyed(place, where)
         log.cluster = cluster
         yield log
     finally:
         session.close()
+
+
+def decoded(index: int, encoded: bytes) -> RecordedEntry | None:
+    """Decode an entry, or warn that it cannot be."""
+    try:
+        return decode_entry(encoded)
+    except EntryError as error:
+        tell(f"warning: entry {index} is of a kind that this kubectl-pilot does not know: {error}")
+        return None
+
+
+def archived(report: Report) -> str:
+    """What was not read because it is archived, in a sentence."""
+    return (
+        f"entries 0 to {report.first - 1} are archived and were not read: give --archive DIR or URL; "
+        "that the later ones go on from them is signed"
+    )
 
 
 def tell_findings(report: Report) -> None:

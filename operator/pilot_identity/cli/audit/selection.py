@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from pilot_identity.core.audit.entries import RecordedEntry
+from pilot_identity.core.resources.metadata import Key
 
 
 class About(StrEnum):
@@ -37,7 +38,7 @@ class Selection:
 
     def takes(self, entry: RecordedEntry) -> bool:
         """Whether the entry is about what was asked for."""
-        kind, namespace, name = _split(entry.subject)
+        kind, namespace, name = Key.parse(entry.subject)
         if kind == "PilotIdentity":
             self._learn_owners(namespace, name, entry.data)
         pilot = name if kind == "PilotIdentity" else _text(entry.data.get("pilot"))
@@ -61,17 +62,6 @@ class Selection:
             self._owners[namespace, name] = frozenset(_text(owner) for owner in owners.values())
         elif "sha256" in definition:
             self.hidden.add(f"{namespace}/{name}")
-
-
-def _split(subject: str) -> tuple[str, str, str]:
-    """An entry's subject as kind, namespace and name; the inverse of `Key.__str__`.
-
-    >>> _split("TaskGrant team-a/triage-42"), _split("StagePolicy pilot")
-    (('TaskGrant', 'team-a', 'triage-42'), ('StagePolicy', '', 'pilot'))
-    """
-    kind, _, where = subject.partition(" ")
-    namespace, separator, name = where.partition("/")
-    return (kind, namespace, name) if separator else (kind, "", where)
 
 
 def _text(value: Any) -> str:

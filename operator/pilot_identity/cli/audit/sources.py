@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from itertools import islice
 from pathlib import Path
@@ -15,17 +15,18 @@ from urllib.parse import urlsplit
 import urllib3
 
 from pilot_identity import __version__
+from pilot_identity.cli.audit.witnesses import COSIGNED_CONFIG_MAP, COSIGNED_FILE, VKEYS_FILE, Published
 from pilot_identity.cli.failures import AnswerError, CliError, UsageError
 from pilot_identity.cli.session import Session, core
 from pilot_identity.core.audit.entries import MAX_ENTRY_BYTES
 from pilot_identity.core.audit.reader import ConfigMapLog, TiledLog
+from pilot_identity.core.audit.shelf import VKEY
 from pilot_identity.core.audit.tiles import WIDTH
 from pilot_identity.core.audit.verify import LogSource
 from pilot_identity.core.resources.metadata import GROUP
 
-VKEY_FILE = "vkey"
 VERIFIER_CONFIG_MAP = "audit-verifier"
-SELECTOR = f"{GROUP}/audit in (group,tile)"
+SELECTOR = f"{GROUP}/audit in (group,tile,archived)"
 PAGE = 50
 """ConfigMaps in one answer: each may have 1 MiB."""
 RELISTS = 3
@@ -45,11 +46,13 @@ class Place:
         name: the place, in one form, so that it can be recognised.
         source: its parts.
         published_key: the vkey as it is published beside the log; empty where none is.
+        witnessed: what is published of witnesses; read before the log, so that the log has all of it.
     """
 
     name: str
     source: LogSource
     published_key: str
+    witnessed: Published = field(default_factory=Published)
 
 
 class ClusterLog:
@@ -81,20 +84,33 @@ class ClusterLog:
             query["continue"] = token
 
 
-def in_cluster(session: Session, namespace: str) -> tuple[Place, ClusterLog]:
-    """The log in a cluster."""
+def in_cluster(session: Session, namespace: str, archive: str = "") -> tuple[Place, ClusterLog]:
+    """The log in a cluster; `archive` is the directory or URL that has its oldest part, where it is named."""
     log = ClusterLog(session, namespace)
     verifier = session.find(core(namespace, "configmaps", VERIFIER_CONFIG_MAP)) or {}
     published = str((verifier.get("data") or {}).get("vkey", "")).strip()
+    cosigned = session.find(core(namespace, "configmaps", COSIGNED_CONFIG_MAP)) or {}
     name = f"{session.server}/namespaces/{namespace}"
-    return Place(name, ConfigMapLog(log.items), published), log
+    witnessed = Published.in_config_map(cosigned.get("data") or {})
+    source = ConfigMapLog(log.items, _files(archive)[1] if archive else None)
+    return Place(name, source, published, witnessed), log
 
 
-def in_directory(directory: Path) -> Place:
-    """A log that was exported or copied into a directory."""
+def in_files(place: str) -> Place:
+    """A log in the layout of tlog-tiles: in a directory, or where a web server has it."""
+    name, log = _files(place)
+    published = (log.fetch(VKEY) or b"").decode(errors="replace").strip()
+    return Place(name, log, published, Published.in_files(log.fetch(COSIGNED_FILE), log.fetch(VKEYS_FILE)))
+
+
+def _files(place: str) -> tuple[str, TiledLog]:
+    return _at_url(place) if "://" in place else _in_directory(Path(place))
+
+
+def _in_directory(directory: Path) -> tuple[str, TiledLog]:
     if not directory.is_dir():
         raise UsageError(
-            f"--from {directory}: there is no such directory", "give a directory, or a URL with http(s)://"
+            f"{directory}: there is no such directory", "give a directory, or a URL with http(s)://"
         )
     root = directory.resolve()
 
@@ -108,14 +124,13 @@ def in_directory(directory: Path) -> Place:
             raise CliError(f"{root / path} cannot be read: {error.strerror}") from error
         return _bounded(content, f"{root / path}")
 
-    return _tiled(root.as_uri(), fetch, lambda paths: map(fetch, paths))
+    return root.as_uri(), TiledLog(fetch, lambda paths: map(fetch, paths))
 
 
-def at_url(url: str) -> Place:
-    """A log that a web server has in the layout of tlog-tiles."""
+def _at_url(url: str) -> tuple[str, TiledLog]:
     prefix = url.rstrip("/")
     if urlsplit(prefix).scheme not in {"http", "https"} or not urlsplit(prefix).hostname:
-        raise UsageError(f"--from {url}: a URL begins with http:// or https://")
+        raise UsageError(f"{url}: a URL begins with http:// or https://")
     pool = urllib3.PoolManager(
         maxsize=AHEAD,
         block=True,
@@ -149,16 +164,7 @@ def at_url(url: str) -> Place:
                 yield asked.popleft().result()
                 asked.extend(threads.submit(fetch, path) for path in islice(coming, 1))
 
-    return _tiled(prefix, fetch, fetch_all)
-
-
-def _tiled(
-    name: str,
-    fetch: Callable[[str], bytes | None],
-    fetch_all: Callable[[Iterable[str]], Iterator[bytes | None]],
-) -> Place:
-    published = (fetch(VKEY_FILE) or b"").decode(errors="replace").strip()
-    return Place(name, TiledLog(fetch, fetch_all), published)
+    return prefix, TiledLog(fetch, fetch_all)
 
 
 def _bounded(content: bytes, where: str) -> bytes:

@@ -32,6 +32,12 @@ class ConditionType(StrEnum):
     """A grant ended, and tests do not show yet that its access did; the operator goes on trying."""
     REVIEW_OVERDUE = "ReviewOverdue"
     """Nobody reviewed the pilot in time: it gets no grants, and none is renewed, until somebody does."""
+    RECORD_MISMATCH = "RecordMismatch"
+    """What is there for the object, or what its status says, is not what the audit log says."""
+
+
+STANDING = frozenset({ConditionType.RECORD_MISMATCH})
+"""Types that no decision finds: `core.decisions.mismatch` alone gives them and takes them back."""
 
 
 class Reason(StrEnum):
@@ -206,6 +212,12 @@ class Reason(StrEnum):
     PROOF_OVERDUE = "ProofOverdue"
     """Half a minute after the end the tests still do not show that access ended; the message names them."""
 
+    # Whatever is held against the audit log.
+    NOT_AS_RECORDED = "NotAsRecorded"
+    """Two looks showed that cluster and audit log disagree; people must find out who did that."""
+    AS_RECORDED = "AsRecorded"
+    """Cluster and audit log agree again on the object."""
+
 
 class Condition(View, frozen=True):
     """One condition, as the API server stores it."""
@@ -241,10 +253,16 @@ def settle(
 ) -> tuple[Condition, ...]:
     """Make the list of conditions that `findings` demand; each keeps its time while its status stays.
 
-    Types that `findings` do not name are dropped, so that an abnormal-true condition goes with its cause.
+    Types that `findings` do not name are dropped, so that an abnormal-true condition goes with its cause; but
+    those of `STANDING` stay as they are.
     """
     before: Mapping[str, Condition] = {condition.type: condition for condition in current}
-    return tuple(_settle_one(before.get(finding.type), finding, generation, now) for finding in findings)
+    named = {finding.type for finding in findings}
+    standing = (one for one in current if one.type in STANDING and one.type not in named)
+    return (
+        *(_settle_one(before.get(finding.type), finding, generation, now) for finding in findings),
+        *standing,
+    )
 
 
 def _settle_one(before: Condition | None, finding: Finding, generation: int, now: dt.datetime) -> Condition:

@@ -26,6 +26,17 @@ class Key(NamedTuple):
         where = f"{self.namespace}/" if self.namespace else ""
         return f"{self.kind} {where}{self.name}"
 
+    @classmethod
+    def parse(cls, text: str) -> Key:
+        """Read a key as `__str__` writes it; the kind is believed as it stands.
+
+        >>> Key.parse("TaskGrant team-a/triage-42"), Key.parse("StagePolicy pilot").namespace
+        (Key(kind='TaskGrant', namespace='team-a', name='triage-42'), '')
+        """
+        kind, _, where = text.partition(" ")
+        namespace, _, name = where.rpartition("/")
+        return cls(kind, namespace, name)
+
 
 class View(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
     """Base of every typed view: frozen, camelCase outside, unknown fields dropped.

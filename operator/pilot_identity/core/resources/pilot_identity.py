@@ -142,7 +142,11 @@ class CountedReview(View, frozen=True):
 
 
 class PilotIdentityStatus(View, frozen=True):
-    """What the operator says. Only the operator may write it, so it is believed."""
+    """What the operator says. Only the operator may write it, so it is believed.
+
+    Attributes:
+        last_used: when one of the pilot's grants was last used, rounded down to ten minutes.
+    """
 
     observed_generation: int = 0
     stage: str = ""
@@ -156,6 +160,7 @@ class PilotIdentityStatus(View, frozen=True):
     review_due: dt.datetime | None = None
     review_owed: OwedReview | None = None
     reviewed: CountedReview | None = None
+    last_used: dt.datetime | None = None
     conditions: tuple[Condition, ...] = ()
 
 
