@@ -15,6 +15,7 @@ from random import Random
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
@@ -26,6 +27,8 @@ from pilot_identity.core.resources import PilotIdentity, TaskGrant
 from pilot_identity.core.resources.parsing import encode
 from pilot_identity.core.resources.task_grant import TaskGrantStatus
 from tests.core.builders import CA_END, NOW, grant, moment, ready_pilot, stage
+
+pytestmark = pytest.mark.no_cover  # thousands of runs over lines that other tests run once
 
 AUDIENCES = ("https://a.example.org", "https://b.example.org")
 ACTIONS = ("read", "comment", "close")

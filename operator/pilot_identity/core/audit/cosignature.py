@@ -30,6 +30,7 @@ from pilot_identity.core.audit.checkpoint import (
 COSIGNATURE = b"\x04"
 """The signature type of signed-note.md for timestamped Ed25519 cosignatures."""
 _TIME_BYTES = 8
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _LAST_SECOND = 253_402_300_799
 """The end of the year 9999, which `datetime` can tell; the format goes on to 2^63 - 1."""
 _NOTE = re.compile(r"(?:[^—\n][^\n]*\n)+\n(?:— [^\n]*\n)+")
@@ -57,7 +58,7 @@ class Cosigner:
             CheckpointError: it is no signed note.
         """
         body, _ = split_note(note)
-        second = int(at.timestamp())
+        second = (at - _EPOCH) // dt.timedelta(seconds=1)  # a float would round up what is nearly a second
         signature = self._private_key.sign(_message(body, second))
         identifier = key_id(self.name, self._public, COSIGNATURE)
         return signature_line(self.name, identifier, second.to_bytes(_TIME_BYTES, "big") + signature)
