@@ -592,9 +592,9 @@ ATTACKS = (
         code=403,
     ),
     Attack(
-        "all RoleBindings by LIST",
+        "all ClusterRoleBindings by LIST",
         "GET",
-        BINDINGS,
+        "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
         "forbidden",
         code=403,
     ),
