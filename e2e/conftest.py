@@ -14,8 +14,24 @@ from e2e.controlplane.cluster import Cluster
 from e2e.controlplane.pick import pick
 from e2e.installation import Installation
 
-LONG = ("audit_log", "access_seen", "crash", "leadership", "fairness", "proof", "weather", "limits", "cli")
-"""The folders that take a minute and more: busy ones beside those that mostly wait."""
+LONG = (
+    "own_rights",
+    "audit_log",
+    "access_seen",
+    "crash",
+    "leadership",
+    "fairness",
+    "proof",
+    "closing",
+    "limits",
+    "cli",
+    "weather",
+)
+"""The folders that take a minute and more: busy ones beside those that mostly wait.
+
+First of all the one that wants a control plane that nobody has killed yet: one that starts refuses for a
+moment what it allows.
+"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
