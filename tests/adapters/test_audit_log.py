@@ -81,6 +81,20 @@ async def test_what_waits_becomes_one_group() -> None:
     assert len(stored(server)) == 101
 
 
+async def test_a_last_report_in_the_same_group_as_the_end_is_recorded_once() -> None:
+    """Though after the end no report is remembered for good; and it keeps its index when it is sent again."""
+    server = FakeServer(LoopClock())
+    log = writer(server)
+    names = ("uid-1/activity/mine/0123", "uid-1/closed")
+    async with running(log):
+        first = asyncio.create_task(log.commit([entry("first")]))
+        await asyncio.sleep(0.0005)  # its write is under way
+        others = [asyncio.create_task(log.commit([entry(name)])) for name in names]
+        assert await asyncio.gather(first, *others) == [0, 1, 2]
+        assert await log.commit([entry(names[0])]) == 1
+    assert stored(server) == ["first", *names]
+
+
 async def test_an_id_is_recorded_once() -> None:
     """Committed again, by this process or after a restart, a step keeps its index and costs nothing."""
     server = FakeServer(LoopClock())

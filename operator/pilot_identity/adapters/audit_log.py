@@ -274,6 +274,10 @@ class ConfigMapLog:
             self.groups_written += 1
             self._chain.add(group, standing)
             self._follower.remember(group.extends, group.entries)
+            for index, item in enumerate(batch, start=group.extends):
+                if not item.done.done():
+                    item.done.set_result(index)
+            return
 
     def _answer_known(self, batch: list[_Waiting]) -> list[_Waiting]:
         """Answer those whose id is in the log by now; returns the others, each id once."""

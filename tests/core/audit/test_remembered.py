@@ -71,9 +71,23 @@ def test_a_named_report_is_known_until_the_grant_is_closed() -> None:
     assert made.index_of("uid", "uid/activity/mine/0123") == 0
     made.take_in(2 * RECENT + 1, row("closed"))
     assert made.index_of("uid", "uid/activity/mine/0123") is None
-    assert len(made) == 1
+    assert len(made) == 1 + RECENT
     made.take_in(2 * RECENT + 2, row("activity/late/0123"))  # it was on its way
     assert made.index_of("uid", "uid/activity/late/0123") == 2 * RECENT + 2
+
+
+def test_a_report_just_before_the_end_is_known_after_it() -> None:
+    """It may come again: its answer was lost, or its group has the end too."""
+    made = remembered("activity/mine/0123", "closed")
+    assert made.index_of("uid", "uid/activity/mine/0123") == 0
+
+
+def test_what_was_told_last_of_an_object_that_is_gone_is_known_for_a_while() -> None:
+    """What is owed to the log is tried again, and a sweep may come between."""
+    made = remembered("requested", "access/aa.1", "closed", "tombstone")
+    made.retain(set())
+    names = ("requested", "access/aa.1", "closed", "tombstone")
+    assert [made.index_of("uid", f"uid/{name}") for name in names] == [None, 1, 2, 3]
 
 
 def test_what_is_kept_can_be_taken_in_again() -> None:

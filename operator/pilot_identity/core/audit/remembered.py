@@ -5,7 +5,8 @@ would grow without end is kept otherwise:
 
 - Credentials are numbered, and their numbers only rise: of an object the newest is known. Whoever comes with
   an older number is told the newest's index, which is not the entry that they wanted.
-- A report of activity that its sender named is known until the grant is closed; after that none is taken.
+- A report of activity that its sender named is known until the grant is closed; after that none is taken, and
+  it is known as long as drawn names are.
 - Names that are drawn at random (reports without a name, what the API server saw) are only ever repeated
   by the process that drew them, right after a write failed: the newest of them are known.
 """
@@ -22,6 +23,8 @@ from pilot_identity.core.audit.recollection import Recollection, unpack
 
 RECENT = 16_384
 """Drawn names that are known; far more than what is tried again after a write that failed."""
+LAST_STEPS = 2
+"""Of a subject that is gone: its end and the tombstone. What is owed to the log is tried until it is in."""
 _CREDENTIAL = re.compile(r"credential/([0-9]{1,18})")
 _NAMED_REPORT = re.compile(r"activity/[^/]+/[^/]+")
 _CLOSED = "closed"
@@ -81,13 +84,14 @@ class Remembered:
         elif _NAMED_REPORT.fullmatch(step) and not subject.is_closed:
             subject.reports[step] = index
         elif step.startswith(_DRAWN):
-            self._recent[row.id] = index
-            if len(self._recent) > RECENT:
-                self._recent.popitem(last=False)
+            self._know_for_a_while(row.id, index)
         else:
             subject.steps[step] = index
             if step == _CLOSED:
+                # A report may be in the same group, and be sent again because its answer was lost.
                 subject.is_closed = True
+                for report, at in subject.reports.items():
+                    self._know_for_a_while(_id(row.subject_uid, report), at)
                 subject.reports.clear()
         if row.issuance is not None and (subject.announced is None or subject.announced.index < index):
             subject.announced = Announced(index, row.issuance, encoded)
@@ -108,7 +112,7 @@ class Remembered:
         self._recall()
         subject = self._subjects.get(subject_uid)
         if subject is None:
-            return None
+            return self._recent.get(entry_id)
         step = _step(subject_uid, entry_id)
         numbered = _CREDENTIAL.fullmatch(step)
         if numbered is not None:
@@ -141,10 +145,12 @@ class Remembered:
             subject.announced = None
 
     def retain(self, subject_uids: AbstractSet[str]) -> None:
-        """Forget all other subjects."""
+        """Forget all other subjects; what was told of them last may be on its way again for a while."""
         self._recall(subject_uids)
         for uid in self._subjects.keys() - subject_uids:
-            del self._subjects[uid]
+            subject = self._subjects.pop(uid)
+            for step in sorted(subject.steps, key=subject.steps.__getitem__)[-LAST_STEPS:]:
+                self._know_for_a_while(_id(uid, step), subject.steps[step])
 
     def kept(self, before: int) -> Iterator[Kept]:
         """All that is known of the entries before an index, so that another process can take it in again."""
@@ -158,6 +164,12 @@ class Remembered:
                 if index < before:
                     issuance = told.issuance if told is not None and told.index == index else None
                     yield Kept(index, Recollection(_id(uid, step), uid, issuance))
+
+    def _know_for_a_while(self, entry_id: str, index: int) -> None:
+        """Know an id until many others came after it."""
+        self._recent[entry_id] = index
+        if len(self._recent) > RECENT:
+            self._recent.popitem(last=False)
 
     def __len__(self) -> int:
         """How many entries are known."""
