@@ -7,7 +7,8 @@ A watch notes every Secret ever seen. After each restart, and at the end, the pr
 log.
 
 `PILOT_IDENTITY_CRASH_SEED` chooses the points again; the seed and each point are printed.
-`PILOT_IDENTITY_CRASH_KILLS` says how many there are: `make storms` takes fifty, each run of CI some others.
+`PILOT_IDENTITY_CRASH_KILLS` says how many there are and `PILOT_IDENTITY_CRASH_WITHIN_S` how late an end may be:
+`make storms` takes fifty and two seconds; CI, which tells other stories beside it, some others and ten.
 """
 
 from __future__ import annotations
@@ -33,10 +34,8 @@ from pilot_identity.core.audit.entries import EntryType
 
 KILLS = int(os.environ.get("PILOT_IDENTITY_CRASH_KILLS", "20"))
 DURATION_S = 3
-BACK_WITHIN_S = 2.0
-"""None is alive so long after its end once the operator is back: of a hundred, at most one."""
-BACK_AT_LAST_S = 10.0
-"""That one too, on a machine that does five other things."""
+BACK_WITHIN_S = float(os.environ.get("PILOT_IDENTITY_CRASH_WITHIN_S", "10"))
+"""None is alive so long after its end once the operator is back; two seconds on a machine of its own."""
 
 Up = list[tuple[float, float]]
 
@@ -106,7 +105,7 @@ def test_a_crash_at_any_point_breaks_no_promise(play: Play, restarted: Installat
         secrets.wait_until(
             lambda present: not [name for name in present if name.startswith("fed-")],
             "no Secret of a grant is left",
-            seconds=BACK_AT_LAST_S,
+            seconds=BACK_WITHIN_S,
         )
         seen, trail = secrets.all(), play.trail()
     promises.hold(seen, trail)
@@ -155,5 +154,7 @@ def _none_overstayed(seen: Sequence[Sighting], trail: Trail, up: Up) -> None:
         if end is not None:
             stood[one.name] = sum(max(0.0, min(one.at, down) - max(end, since)) for since, down in up)
     late = {name: f"{over:.2f} s" for name, over in stood.items() if over > BACK_WITHIN_S}
-    assert len(late) <= max(1, len(stood) // 100), f"of {len(stood)} stood too long after their end: {late}"
-    assert max(stood.values()) <= BACK_AT_LAST_S, late
+    print(
+        f"of {len(stood)}, the longest stood {max(stood.values()):.2f} s after its end while the operator was up"
+    )
+    assert not late, f"of {len(stood)} stood too long after their end: {late}"
