@@ -7,7 +7,7 @@ A watch notes every Secret ever seen. After each restart, and at the end, the pr
 log.
 
 `PILOT_IDENTITY_CRASH_SEED` chooses the points again; the seed and each point are printed.
-`PILOT_IDENTITY_CRASH_KILLS` says how many there are and `PILOT_IDENTITY_CRASH_WITHIN_S` how late an end may be:
+`PILOT_IDENTITY_CRASH_KILLS` says how many there are, `PILOT_IDENTITY_CRASH_WITHIN_S` how late an end may be:
 `make storms` takes fifty and two seconds; CI, which tells other stories beside it, some others and ten.
 """
 
@@ -155,6 +155,6 @@ def _none_overstayed(seen: Sequence[Sighting], trail: Trail, up: Up) -> None:
             stood[one.name] = sum(max(0.0, min(one.at, down) - max(end, since)) for since, down in up)
     late = {name: f"{over:.2f} s" for name, over in stood.items() if over > BACK_WITHIN_S}
     print(
-        f"of {len(stood)}, the longest stood {max(stood.values()):.2f} s after its end while the operator was up"
+        f"of {len(stood)} the longest stood {max(stood.values()):.2f} s after its end, under a live operator"
     )
     assert not late, f"of {len(stood)} stood too long after their end: {late}"
