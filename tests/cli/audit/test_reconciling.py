@@ -171,7 +171,19 @@ def test_an_object_that_cannot_be_read_is_told(reconcile: Any, log: Path, api: F
     api.put("taskgrants", body)
     done = reconcile()
     assert done.exit_code == 0
+    assert "verdict  nothing found in what could be read; not everything could" in done.stdout
     assert "  - TaskGrant team-a/odd: " in done.stdout
+    assert json.loads(reconcile("-o", "json").stdout)["complete"] is None
+
+
+def test_an_entry_that_cannot_be_read_leaves_it_open(reconcile: Any, log: Path) -> None:
+    """What it announces is not known, so nothing is called complete."""
+    swap(log, entry(0).replace(b"grant.emergency", b"grant.issued"))
+    done = reconcile()
+    assert done.exit_code == 0
+    assert "verdict  nothing found in what could be read; not everything could" in done.stdout
+    assert "  - 1 entries that this kubectl-pilot cannot read, such as 0" in done.stdout
+    assert json.loads(reconcile("-o", "json").stdout)["complete"] is None
 
 
 def test_of_secrets_only_metadata_is_asked_for(reconcile: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,6 +102,22 @@ def test_a_difference_is_an_error_and_both_results_are_shown(run: Run, tmp_path:
     assert (differing["verdict"], counts["differ"]) == ("differs", 1)
 
 
+def test_what_the_entry_is_not_about_is_named(run: Run, tmp_path: Path) -> None:
+    """For people and for programs."""
+    *before, last = decided("allowed", "15m")
+    other = Entry(last.id, last.type, "TaskGrant team-a/other", last.subject_uid, last.time, last.data)
+    log = place(tmp_path / "log", [*before, other])
+    told = run("replay", "other", "--from", log)
+    mismatch = "subject: the entry says TaskGrant team-a/other, looked at was TaskGrant team-a/allowed"
+    assert told.exit_code == 1
+    assert told.stdout.splitlines()[-2:] == [
+        f"mismatch: {mismatch}",
+        "DIFFERS: what was looked at is not what the entry is about",
+    ]
+    (data,) = lines(run("replay", "other", "--from", log, "-o", "json"))
+    assert (data["verdict"], data["mismatches"]) == ("differs", [mismatch])
+
+
 def test_what_cannot_be_replayed_says_why_and_is_no_difference(run: Run, tmp_path: Path) -> None:
     """Asked for by itself it is an error; among all it is counted."""
     log = place(tmp_path / "log", unobserved(decided("old", "15m")))

@@ -210,6 +210,60 @@ def test_the_witness_itself_knows_what_is_held_back(
     assert (failed.exit_code, "the witness answers 500" in failed.stderr) == (1, True)
 
 
+def open_points(said: dict[str, Any]) -> list[str]:
+    """What is said of heads that may be held back, and of URLs that told nothing."""
+    return [
+        each for each in said["notChecked"] if "larger head" in each or each.startswith("the word of http")
+    ]
+
+
+def imposters_head() -> str:
+    """A head that the witness cosigned, of a log of this name with another key."""
+    imposter = LogSigner(SIGNER.name, Ed25519PrivateKey.generate())
+    note = imposter.sign(Checkpoint(SIGNER.name, 9, bytes(32)))
+    return note + WITNESS.cosign(note, dt.datetime.now(dt.UTC))
+
+
+TELLING_NOTHING = {
+    "it knows no such log": (404, ""),
+    "it tells nothing": (200, ""),
+    "another witness cosigned it": (200, cosigned(9, by=OTHER)),
+    "it is of a log with another key": (200, imposters_head()),
+}
+
+
+@pytest.mark.parametrize("answer", TELLING_NOTHING.values(), ids=TELLING_NOTHING)
+def test_a_url_that_tells_nothing_counts_as_not_asked(
+    run: Run, log: str, monitored: tuple[str, dict[str, tuple[int, str]]], answer: tuple[int, str]
+) -> None:
+    """It is named, and what the log's keeper may hold back stays open until it tells a head."""
+    url, answers = monitored
+    publish(log, cosigned(8))
+    path = f"/{origin_hash(SIGNER.name)}/checkpoint"
+    answers[path] = answer
+    code, said = told(run, log, "--witness", VKEY, "--witness-url", url)
+    held_back, silent = open_points(said)
+    assert (code, said["witnesses"]["silent"]) == (0, [url])
+    assert held_back.startswith(f"whether {WITNESS.name} cosigned a larger head than is published")
+    assert silent.startswith(f"the word of {url}: it told no head of this log")
+    answers[path] = (200, cosigned(9))
+    _, said = told(run, log, "--witness", VKEY, "--witness-url", url)
+    assert (open_points(said), said["witnesses"]["silent"]) == ([], [])
+
+
+def test_a_witness_that_no_url_told_of_may_be_held_back(
+    run: Run, log: str, monitored: tuple[str, dict[str, tuple[int, str]]]
+) -> None:
+    """One witness's URL does not speak for another."""
+    url, answers = monitored
+    publish(log, cosigned(8), cosigned(8, by=OTHER))
+    answers[f"/{origin_hash(SIGNER.name)}/checkpoint"] = (200, cosigned(9))
+    both = ("--witness", VKEY, "--witness", str(OTHER.verifier()))
+    _, said = told(run, log, *both, "--witness-url", url)
+    (held_back,) = open_points(said)
+    assert held_back.startswith(f"whether {OTHER.name} cosigned a larger head than is published")
+
+
 def test_a_witness_that_cannot_be_asked_is_told(run: Run, log: str) -> None:
     """What it would have said is not left out silently."""
     failed = run("verify", "--from", log, "--witness", VKEY, "--witness-url", "http://127.0.0.1:1")

@@ -19,7 +19,7 @@ from pilot_identity.core.audit.proofs import Tree
 from pilot_identity.core.audit.reader import ConfigMapLog, TiledLog
 from pilot_identity.core.audit.shelf import Shelf
 from pilot_identity.core.audit.tiles import WIDTH
-from pilot_identity.core.audit.verify import Beginning, Verification, verify
+from pilot_identity.core.audit.verify import Beginning, Unreadable, Verification, verify
 from tests.fakes.clock import START
 
 SIGNER = LogSigner("pilots.example.org/log", Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
@@ -213,6 +213,22 @@ def test_an_archive_without_a_bundle_is_not_whole() -> None:
     files = {path: content for path, content in FILES.items() if path != "tile/entries/001"}
     report, _, _ = read(stored(*record()), files)
     assert {finding.flaw for finding in report.findings} >= {Flaw.UNREADABLE, Flaw.GAP}
+
+
+def test_a_size_beyond_all_measure_is_not_followed_into_the_archive() -> None:
+    """A ConfigMap's name can say anything before its head is verified; no file is asked for."""
+    size = 2**50
+    note = SIGNER.sign(Checkpoint(SIGNER.name, CUT, TREE.root(CUT)))
+    asked: list[str] = []
+
+    def fetch_all(paths: Iterable[str]) -> Iterator[bytes | None]:
+        asked.extend(paths)
+        return iter(())
+
+    (named,) = Archived(size, (bytes(32),), note).config_maps()
+    parts = list(ConfigMapLog(lambda: [item(*named)], TiledLog(lambda _: None, fetch_all)).parts())
+    assert asked == []
+    assert parts[-1] == Unreadable(str(named[0]), f"its size is {size}, at most 100000000 entries are read")
 
 
 def test_a_log_that_is_listed_again_is_the_same_log() -> None:

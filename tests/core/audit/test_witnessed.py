@@ -10,7 +10,7 @@ from pilot_identity.core.audit.checkpoint import Checkpoint, LogSigner
 from pilot_identity.core.audit.cosignature import Cosigner
 from pilot_identity.core.audit.findings import Flaw
 from pilot_identity.core.audit.proofs import Tree
-from pilot_identity.core.audit.witnessed import Word, combined, hear
+from pilot_identity.core.audit.witnessed import Word, combined, hear, told_by
 
 LOG = LogSigner("pilots.example.org/log", Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
 WITNESS = Cosigner("witness.example.org/w1", Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33))))
@@ -97,3 +97,13 @@ def test_cosignatures_of_this_very_head_are_put_together() -> None:
     ]
     assert combined(note, words) == mine
     assert combined(mine, words) == mine
+
+
+def test_a_note_tells_by_whom_it_was_cosigned() -> None:
+    """Only of those who are asked about, and only where the log itself signed it."""
+    imposter = LogSigner(LOG.name, Ed25519PrivateKey.generate())
+    witnesses, verifier = (WITNESS.verifier(), STRANGER.verifier()), LOG.verifier()
+    assert told_by(cosigned(tree(8)), witnesses, verifier) == {str(WITNESS.verifier())}
+    assert told_by(cosigned(tree(8)), witnesses[1:], verifier) == frozenset()
+    for note in (cosigned(tree(8), log=imposter), LOG.sign(Checkpoint(LOG.name, 8, tree(8).root())), "x", ""):
+        assert told_by(note, witnesses, verifier) == frozenset()

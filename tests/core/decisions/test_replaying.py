@@ -126,6 +126,38 @@ class TestDifference:
         """The record is held to the decision, not believed."""
         assert only(changed(issued(), change)).verdict is Verdict.DIFFERS
 
+    VOUCHED: ClassVar[Mapping[str, Callable[[dict[str, Any]], object]]] = {
+        "subject": lambda data: data["observation"]["grant"]["metadata"].update(name="another"),
+        "subjectuid": lambda data: data["observation"]["grant"]["metadata"].update(uid="another"),
+        "grantDigest": lambda data: data.update(grantDigest="sha256:" + "ab" * 32),
+        "decision.policyDigest": lambda data: data["decision"].update(policyDigest="sha256:" + "ab" * 32),
+        "decision.pilotDigest": lambda data: data["decision"].pop("pilotDigest"),
+    }
+
+    @pytest.mark.parametrize("field, change", VOUCHED.items(), ids=VOUCHED)
+    def test_what_was_looked_at_is_not_what_the_entry_is_about(
+        self, field: str, change: Callable[[dict[str, Any]], object]
+    ) -> None:
+        """Though the same is decided upon it: the field is named."""
+        again = only(changed(issued(), change))
+        assert again.verdict is Verdict.DIFFERS
+        (told,) = again.mismatches
+        assert told.startswith(f"{field}: the entry says ")
+
+    def test_an_approval_that_is_not_the_one_it_names(self) -> None:
+        """Its spec stands in the observation, and is held to its digest there."""
+        policy = stage(approvals={"grant": {"required": 1}})
+        own = approval("own", of=grant(), approver="ana")
+        log = log_of(GrantSeen(grant(), ready_pilot(), policy, ca_not_after=CA_END, approvals=(own,)))
+
+        def reword(data: dict[str, Any]) -> None:
+            data["observation"]["approvals"][0]["spec"]["reason"] = "something else"
+
+        again = only(changed(log, reword))
+        assert again.verdict is Verdict.DIFFERS
+        (told,) = again.mismatches
+        assert told.startswith("observation.approvals: the spec of 'own' is not sha256:")
+
     def test_other_words_are_none(self) -> None:
         """Nor is a check that passes and was not asked then, or is not asked any more."""
 

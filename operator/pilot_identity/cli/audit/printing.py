@@ -96,11 +96,14 @@ def not_checked(report: Report, log: OpenLog) -> Iterator[str]:
             "the word of any witness of yours (--witness): whoever holds the log's key can show others "
             "another log, or this one without entries newer than the head that you remember"
         )
-    elif not log.testimony.demand.urls:
+    elif log.testimony.unasked or log.testimony.silent:
+        names = ", ".join(log.testimony.unasked) or "the witnesses"
         yield (
-            "whether the witnesses cosigned a larger head than is published: whoever keeps the log may hold "
-            "it back; --witness-url asks them, --witnessed-within bounds how old their word may be"
+            f"whether {plain(names)} cosigned a larger head than is published: whoever keeps the log may "
+            "hold it back; --witness-url asks them, --witnessed-within bounds how old their word may be"
         )
+    for url in log.testimony.silent:
+        yield f"the word of {plain(url)}: it told no head of this log that a witness given cosigned"
     if report.seen is None:
         yield (
             "whether it was rewritten or cut before now: no head was seen here before; this one is remembered"

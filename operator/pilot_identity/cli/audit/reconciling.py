@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import typer
 
-from pilot_identity.cli.audit.options import FromOption, Output, OutputOption, VkeyOption
+from pilot_identity.cli.audit.options import ArchiveOption, FromOption, Output, OutputOption, VkeyOption
 from pilot_identity.cli.audit.reading import DEFAULT_NAMESPACE, OpenLog, Where, opened, tell_findings
 from pilot_identity.cli.audit.sources import whole
 from pilot_identity.cli.failures import AnswerError, CliError, ExitCode, UsageError
@@ -182,7 +182,8 @@ class Reconciliation:
         """Look until nothing is left, or all looks are taken.
 
         Raises:
-            CliError: the log does not verify, or something cannot be read.
+            CliError: the log does not verify, or is not there from its first entry on, or something cannot be
+                read.
         """
         found = self._look()
         for _ in range(LOOKS - 1):
@@ -202,7 +203,7 @@ class Reconciliation:
 
     def _read_whole(self) -> None:
         record = Record()
-        self.report = self.log.read_sound(lambda index, entry: _take(record, index, entry))
+        self.report = self.log.read_whole(lambda index, entry: _take(record, index, entry))
         self.record = record
 
     def _read_on(self) -> None:
@@ -215,6 +216,11 @@ class Reconciliation:
             tell_findings(self.report)
             raise CliError("the log does not verify any more", "see `kubectl pilot audit verify`")
         self.log.remember(self.report)
+
+    @property
+    def is_all_read(self) -> bool:
+        """Whether each kind could be listed, and each object and each entry be read."""
+        return not (self.looked.refused or self.looked.unreadable or self.record.unread)
 
     def not_checked(self) -> Iterator[str]:
         """What was not, and what that leaves open."""
@@ -246,6 +252,7 @@ def reconcile(  # noqa: PLR0913, PLR0917 - typer reads a verb's options from its
         str, typer.Option("--operator-namespace", help="Where the operator and its audit log are.")
     ] = DEFAULT_NAMESPACE,
     place: FromOption = "",
+    archive: ArchiveOption = "",
     vkey: VkeyOption = "",
     context: ContextOption = "",
     kubeconfig: KubeconfigOption = "",
@@ -253,10 +260,10 @@ def reconcile(  # noqa: PLR0913, PLR0917 - typer reads a verb's options from its
 ) -> None:
     """Hold the log against the objects that are there: what is not in the log, and what is not there.
 
-    With your own rights; a kind that you may not list is told as not checked. Exits with 1 where something
-    is found.
+    With your own rights; a kind that you may not list is told as not checked. Needs the whole log: give
+    --archive where its beginning is archived. Exits with 1 where something is found.
     """
-    where = Where(place, operator_namespace, context, kubeconfig, vkey)
+    where = Where(place, operator_namespace, context, kubeconfig, vkey, archive)
     with failing_well():
         if all_namespaces and namespace:
             raise UsageError("-A looks into all namespaces: leave out -n")
@@ -308,6 +315,8 @@ def _verdict(reconciliation: Reconciliation, found: tuple[Discrepancy, ...]) -> 
         return f"NOT COMPLETE: {len(found)} found"
     if reconciliation.looked.refused:
         return "nothing found in what could be listed; not everything could"
+    if not reconciliation.is_all_read:
+        return "nothing found in what could be read; not everything could"
     return "complete"
 
 
@@ -316,10 +325,10 @@ def _entry(one: Discrepancy) -> str:
 
 
 def _data(reconciliation: Reconciliation, found: tuple[Discrepancy, ...]) -> Mapping[str, Any]:
-    """The same for programs; `complete` is null where something could not be listed and nothing was found."""
+    """The same for programs; `complete` is null where nothing was found but not everything could be read."""
     report, looked = reconciliation.report, reconciliation.looked
     return {
-        "complete": False if found else None if looked.refused else True,
+        "complete": False if found else True if reconciliation.is_all_read else None,
         "log": reconciliation.log.verifier.name,
         "entries": report.entries if report is not None else 0,
         "objects": looked.counts,

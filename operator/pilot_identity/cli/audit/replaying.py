@@ -17,7 +17,7 @@ from pilot_identity.cli.audit.reading import OpenLog, decoded
 from pilot_identity.cli.failures import UsageError
 from pilot_identity.cli.files import read_bounded
 from pilot_identity.cli.output import say, show_table, tell
-from pilot_identity.cli.text import clock
+from pilot_identity.cli.text import clock, plain
 from pilot_identity.core.audit.entries import RecordedEntry
 from pilot_identity.core.decisions.definitions import asked
 from pilot_identity.core.decisions.replaying import Replay, Replayed, Verdict
@@ -132,7 +132,8 @@ def replay_log(log: OpenLog, wanted: Wanted, evidence: Sequence[Path]) -> Replay
     """Make the wanted decisions again, in one reading of the log.
 
     Raises:
-        CliError: the log does not verify; nothing of it is replayed then.
+        CliError: the log does not verify, or all of it is wanted and its oldest part is archived and was not
+            named; nothing of it is replayed then.
     """
     shelf, replays = TemporaryShelf(), Replays()
     try:
@@ -154,7 +155,9 @@ def replay_log(log: OpenLog, wanted: Wanted, evidence: Sequence[Path]) -> Replay
                 is_shown = not wanted.is_all or again.verdict is not Verdict.AGREES
                 replays.take(again, is_shown=is_shown)
 
-        log.read_sound(observe)
+        # One decision says by itself whether it can be made again; of all of them none may be left out.
+        read = log.read_whole if wanted.is_all else log.read_sound
+        read(observe)
         for digest, file in shelf.unused().items():
             tell(f"warning: no decision asked for {digest}, which is of {file}")
     finally:
@@ -213,11 +216,14 @@ def _print_one(again: Replayed) -> None:
     for when, decision in (("then", again.then), ("now", again.now)):
         if decision.message:
             say(f"{when}: {decision.message}")
-    told = {
-        Verdict.AGREES: "agrees: the same is decided today",
-        Verdict.DIFFERS: "DIFFERS: something else is decided today",
-    }
-    say(told[again.verdict])
+    for mismatch in again.mismatches:
+        say(f"mismatch: {plain(mismatch)}")
+    if again.verdict is Verdict.AGREES:
+        say("agrees: the same is decided today")
+    elif again.mismatches:
+        say("DIFFERS: what was looked at is not what the entry is about")
+    else:
+        say("DIFFERS: something else is decided today")
 
 
 def _by(version: str) -> str:
@@ -248,6 +254,7 @@ def replays_data(replays: Replays, *, is_all: bool) -> Iterable[Mapping[str, Any
             "verdict": str(again.verdict),
             "why": again.why,
             "decidedBy": again.version,
+            "mismatches": list(again.mismatches),
             "then": encode(again.then),
             "now": encode(again.now) if again.now is not None else None,
         }

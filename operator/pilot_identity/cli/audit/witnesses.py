@@ -18,7 +18,7 @@ from pilot_identity.cli.text import ago, clock
 from pilot_identity.core.audit.checkpoint import CheckpointError, LogVerifier
 from pilot_identity.core.audit.cosignature import CosignatureVerifier, split_notes
 from pilot_identity.core.audit.proofs import Tree
-from pilot_identity.core.audit.witnessed import Word, hear
+from pilot_identity.core.audit.witnessed import Word, hear, told_by
 from pilot_identity.core.resources.durations import Duration
 from pilot_identity.core.witness.request import origin_hash
 
@@ -100,12 +100,12 @@ class Demand:
         return cls(given, tuple(urls), wanted, span)
 
     def ask(self, verifier: LogVerifier) -> tuple[tuple[str, str], ...]:
-        """Ask the witnesses themselves for the head of a log that they cosigned last.
+        """Ask the witnesses themselves for the head of a log that they cosigned last; by URL, what each told.
 
         Raises:
             CliError: one does not answer; what it would have said is not left out silently.
         """
-        return tuple((url, note) for url in self.urls if (note := _newest(url, verifier.name)))
+        return tuple((url, _newest(url, verifier.name)) for url in self.urls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +114,16 @@ class Testimony:
 
     Attributes:
         unread: what is published beside the log and cannot be read.
+        silent: the URLs that told no head which both the log and a witness of the reader's own signed.
+        unasked: the witnesses of the reader's own that no URL told of.
     """
 
     words: tuple[Word, ...]
     demand: Demand
     now: dt.datetime
     unread: tuple[str, ...] = ()
+    silent: tuple[str, ...] = ()
+    unasked: tuple[str, ...] = ()
 
     @property
     def good(self) -> int:
@@ -154,6 +158,7 @@ class Testimony:
             "required": self.demand.quorum,
             "cosigned": self.good,
             "met": self.is_enough,
+            "silent": list(self.silent),
             "words": [
                 {
                     "name": word.witness.name,
@@ -192,7 +197,16 @@ def testimony(  # noqa: PLR0913, PLR0917 - what was read, and what is wanted of 
         hear(witness, notes, verifier, tree, is_given=is_given, is_whole=is_whole)
         for witness, is_given in witnesses.values()
     ]
-    return Testimony(tuple(words), demand, now, tuple(unread))
+    told = {url: told_by(note, demand.given, verifier) for url, note in asked}
+    heard = frozenset().union(*told.values())
+    return Testimony(
+        tuple(words),
+        demand,
+        now,
+        tuple(unread),
+        silent=tuple(url for url, by in told.items() if not by),
+        unasked=tuple(each.name for each in demand.given if str(each) not in heard),
+    )
 
 
 def _read_vkey(given: str) -> CosignatureVerifier:

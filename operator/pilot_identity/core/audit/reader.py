@@ -64,13 +64,13 @@ class TiledLog:
             yield Unreadable(CHECKPOINT, str(error))
             return
         yield StoredHead(CHECKPOINT, text)
-        if size > self.most:
-            yield Unreadable(CHECKPOINT, f"its size is {size}, at most {self.most} entries are read")
-            return
-        yield from self.parts_before(size)
+        yield from self.parts_before(size, CHECKPOINT)
 
-    def parts_before(self, size: int) -> Iterator[Part]:
-        """Yield the higher tiles and the bundles of the first `size` entries, whose head is known."""
+    def parts_before(self, size: int, where: str) -> Iterator[Part]:
+        """Yield the higher tiles and the bundles of the first `size` entries; `where` says how many."""
+        if size > self.most:
+            yield Unreadable(where, f"its size is {size}, at most {self.most} entries are read")
+            return
         yield from self._upper(size)
         yield from self._segments(size)
 
@@ -187,7 +187,7 @@ class ConfigMapLog:
             yield Beginning(where, newest.size, newest.edge, newest.note)
         else:
             yield StoredHead(where, newest.note)
-            yield from self.archive.parts_before(newest.size)
+            yield from self.archive.parts_before(newest.size, where)
         return newest.size
 
 

@@ -82,6 +82,23 @@ def hear(  # noqa: PLR0913 - what was read, and by whose word
     )
 
 
+def told_by(note: str, witnesses: Iterable[CosignatureVerifier], verifier: LogVerifier) -> frozenset[str]:
+    """Which of the witnesses cosigned a note that the log signed, by vkey; none where it did not."""
+    try:
+        verifier.open(note)
+    except CheckpointError:
+        return frozenset()
+    return frozenset(str(each) for each in witnesses if _cosigned(each, note))
+
+
+def _cosigned(witness: CosignatureVerifier, note: str) -> bool:
+    try:
+        witness.cosigned_at(note)
+    except CheckpointError:
+        return False
+    return True
+
+
 def combined(note: str, words: Sequence[Word]) -> str:
     """A head with the cosignatures of all witnesses who cosigned this very head, text for text."""
     body = note.rpartition("\n\n")[0]

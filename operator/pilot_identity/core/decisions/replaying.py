@@ -18,10 +18,10 @@ import msgspec
 from pilot_identity.core.audit.entries import EntryType, RecordedEntry
 from pilot_identity.core.decisions.given import VERDICT
 from pilot_identity.core.decisions.grants.deciding import decide
-from pilot_identity.core.decisions.grants.observing import Observation, request_from
+from pilot_identity.core.decisions.grants.observing import Observation, misnamed, request_from
 from pilot_identity.core.decisions.grants.seen import Request
 from pilot_identity.core.resources import ResourceError
-from pilot_identity.core.resources.digests import digest_json
+from pilot_identity.core.resources.digests import digest_json, grant_digest
 from pilot_identity.core.resources.task_grant import CheckResult, DecisionStatus
 
 DECIDING = frozenset({EntryType.GRANT_DECIDED, EntryType.GRANT_DENIED, EntryType.GRANT_ISSUED})
@@ -51,7 +51,7 @@ class Verdict(StrEnum):
     AGREES = "agrees"
     """Today's code decides the same."""
     DIFFERS = "differs"
-    """It decides otherwise."""
+    """It decides otherwise, or what was looked at is not what the entry vouches for."""
     CANNOT = "cannot be replayed"
     """The log does not have all that was decided upon."""
 
@@ -78,6 +78,7 @@ class Replayed:
         index: of its entry.
         now: `None` where it cannot be made again; `why` says exactly why not then.
         version: of the operator that decided, as far as the log says.
+        mismatches: the entry's fields that are not those of what was looked at.
     """
 
     index: int
@@ -86,10 +87,11 @@ class Replayed:
     now: DecisionStatus | None
     why: str = ""
     version: str = ""
+    mismatches: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
-        """Whether both are the same decision.
+        """Whether both are the same decision, on what the entry is about.
 
         They are if they come to the same outcome, for the same reason, on the word of the same people, and no
         check that both asked answers otherwise. Words may differ, and a check may be new, or gone, that has
@@ -101,7 +103,7 @@ class Replayed:
         outcome = (then.allowed, then.reason, then.approvals, then.owners)
         is_same = outcome == (now.allowed, now.reason, now.approvals, now.owners)
         is_other = any(compared.is_other for compared in self.checks())
-        return Verdict.AGREES if is_same and not is_other else Verdict.DIFFERS
+        return Verdict.AGREES if is_same and not is_other and not self.mismatches else Verdict.DIFFERS
 
     def checks(self) -> Iterator[Comparison]:
         """The checks of both decisions, in the order of then; what is new comes last."""
@@ -153,12 +155,13 @@ class Replay:
             unknown, why = DecisionStatus(allowed=False), f"its decision cannot be read: {error}"
             return Replayed(index, entry, unknown, None, why, self._version)
         try:
-            now = self._decide(entry, then)
+            now, mismatches = self._decide(entry, then)
         except NotReplayableError as error:
             return Replayed(index, entry, then, None, str(error), self._version)
-        return Replayed(index, entry, then, now, version=self._version)
+        return Replayed(index, entry, then, now, version=self._version, mismatches=mismatches)
 
-    def _decide(self, entry: RecordedEntry, then: DecisionStatus) -> DecisionStatus:
+    def _decide(self, entry: RecordedEntry, then: DecisionStatus) -> tuple[DecisionStatus, tuple[str, ...]]:
+        """Decide again, and hold what was looked at to what the entry says of it."""
         if not then.checks:
             raise NotReplayableError(
                 f"not checks decided this, but what was found after them: {then.message}"
@@ -173,11 +176,14 @@ class Replay:
             )
         if then.decided_at is None:
             raise NotReplayableError("it does not say when it was made")
-        return decide(self._request(told, then.decided_at)).status
+        observation, request = self._request(told, then.decided_at)
+        now = decide(request).status
+        return now, (*misnamed(observation), *_mismatches(entry, request, then, now))
 
-    def _request(self, told: Any, now: dt.datetime) -> Request:
+    def _request(self, told: Any, now: dt.datetime) -> tuple[Observation, Request]:
         try:
-            return request_from(msgspec.convert(told, Observation), now, self._definition)
+            observation = msgspec.convert(told, Observation)
+            return observation, request_from(observation, now, self._definition)
         except (msgspec.ValidationError, ResourceError, KeyError) as error:
             raise NotReplayableError(f"what the checks looked at cannot be read: {error}") from error
 
@@ -186,6 +192,23 @@ class Replay:
         if found is None:
             raise NotReplayableError(f"no entry before it has the definition {digest} in full")
         return msgspec.json.decode(found)
+
+
+def _mismatches(
+    entry: RecordedEntry, request: Request, then: DecisionStatus, now: DecisionStatus
+) -> Iterator[str]:
+    """The fields by which an entry says what it is about, where something else was looked at."""
+    grant = request.grant
+    fields = (
+        ("subject", entry.subject, str(grant.key)),
+        ("subjectuid", entry.subject_uid, grant.metadata.uid),
+        ("grantDigest", entry.data.get("grantDigest"), grant_digest(grant)),
+        ("decision.policyDigest", then.policy_digest, now.policy_digest),
+        ("decision.pilotDigest", then.pilot_digest, now.pilot_digest),
+    )
+    for field, said, looked_at in fields:
+        if said != looked_at:
+            yield f"{field}: the entry says {said}, looked at was {looked_at}"
 
 
 def is_digest(told: Any) -> bool:

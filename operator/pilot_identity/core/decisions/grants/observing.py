@@ -9,7 +9,7 @@ replays every decision that any test there makes.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -20,6 +20,7 @@ from pilot_identity.core.decisions.grants.seen import GrantSeen, Request
 from pilot_identity.core.decisions.hindrance import Hindrance, Obstacle
 from pilot_identity.core.resources import Approval, PilotIdentity, Resource, StagePolicy, TaskGrant
 from pilot_identity.core.resources.conditions import Condition, ConditionType, Reason, find
+from pilot_identity.core.resources.digests import digest_json
 from pilot_identity.core.resources.metadata import Metadata, View
 from pilot_identity.core.resources.parsing import KINDS, encode, parse_as
 from pilot_identity.core.resources.pilot_identity import PilotIdentityStatus
@@ -143,6 +144,22 @@ def request_from(observation: Observation, now: dt.datetime, find_definition: De
         hindrances=tuple(Hindrance(one.binding, Obstacle[one.obstacle]) for one in observation.hindrances),
     )
     return Request(grant, pilot, stage, observation.ca_not_after, seen, now)
+
+
+def misnamed(observation: Observation) -> Iterator[str]:
+    """The fields whose spec stands beside them and is not the one that `definition` names."""
+    fields = (
+        ("grant", (observation.grant,)),
+        ("pilot", (observation.pilot,)),
+        ("stage", (observation.stage,)),
+        ("ancestors", observation.ancestors),
+        ("ancestorPilots", observation.ancestor_pilots),
+        ("approvals", observation.approvals),
+    )
+    for field, objects in fields:
+        for one in objects:
+            if one is not None and one.spec is not None and digest_json(one.spec) != one.definition:
+                yield f"observation.{field}: the spec of {one.metadata.get('name')!r} is not {one.definition}"
 
 
 def _look(kind: type[_Kept], looked: Looked, find_definition: Definitions) -> _Kept:
