@@ -38,6 +38,7 @@ from pilot_identity.adapters.witnesses import Address, Witnesses
 from pilot_identity.control.apply import Applier
 from pilot_identity.control.completeness import EVERY_SECONDS, Completeness
 from pilot_identity.control.deadlines import Deadlines
+from pilot_identity.control.duty import Duty
 from pilot_identity.control.elector import Elector, LostLeadershipError
 from pilot_identity.control.gather import Gatherer
 from pilot_identity.control.queue import WorkQueue
@@ -59,9 +60,6 @@ log = logging.getLogger(__name__)
 
 WORKERS = 24
 """Passes side by side; below the client's slots, so that Events and the log always find one."""
-
-TELL_SECONDS = 3.0
-"""For telling use, and that it stops, on the way out; until then no other replica works."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,10 +201,8 @@ class Operator:
             self.options.reconcile_seconds,
         )
 
-        def is_working() -> bool:
-            return intake.leads and self.ready.is_set() and not leading.done()
-
-        activities = Activities(self.store, issuer, audit_log, sightings, utc_now, is_working)
+        duty = Duty(lambda: intake.leads and self.ready.is_set() and not leading.done())
+        activities = Activities(self.store, issuer, audit_log, sightings, utc_now, duty.is_working)
         lease = KubernetesLease(self.api, self.options.operator_namespace)
         elector = Elector(lease, self.options.identity, utc_now)
         metrics = figures.collect(
@@ -341,15 +337,14 @@ class Operator:
 
         async def abdicate() -> None:
             """Stop working and give the Lease back, so that another replica goes on at once."""
-            if is_working():
-                await _tell_in_time(sightings.drain, say_that_it_stops)
+            await duty.end(sightings.record, say_that_it_stops, sightings.drain)
             leading.cancel()
             await asyncio.gather(leading, return_exceptions=True)
             await elector.release()
 
         async with probes.serve(self.options.http_port, is_ready=self.ready.is_set, metrics=metrics) as port:
             log.info("serves probes and metrics on port %d", port)
-            async with inbound.serve(self.options.inbound, sightings, activities, utc_now, is_working):
+            async with inbound.serve(self.options.inbound, sightings, activities, utc_now, duty.is_working):
                 try:
                     await self._watch(intake, abdicate)
                 finally:
@@ -452,17 +447,6 @@ class Operator:
                 tasks.create_task(completeness.run(), name="completeness")
                 for number in range(WORKERS):
                     tasks.create_task(reconciler.work(), name=f"worker {number}")
-
-
-async def _tell_in_time(*tellings: Callable[[], Awaitable[object]]) -> None:
-    """Tell the log what is left to tell before this process ends, as far as that goes soon."""
-    until = asyncio.get_running_loop().time() + TELL_SECONDS
-    for telling in tellings:
-        try:
-            async with asyncio.timeout_at(until):
-                await telling()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the Lease is to be given back
-            log.warning("ends before all was told: %r", error)
 
 
 @contextmanager

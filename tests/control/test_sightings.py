@@ -282,6 +282,38 @@ async def test_who_ends_tells_what_it_knows() -> None:
         assert here.usage()["requests"] == 2
 
 
+async def test_who_ends_tells_the_log_all_before_it_writes_a_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though no status can be written in the time that is left, and one is being written already."""
+    count = 3 * BATCH
+
+    async def hang(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    async with opened(*(planted(f"task-{number}") for number in range(count))) as here:
+        monkeypatch.setattr(KubernetesCluster, "write_status", hang)
+        here.sightings.take(request(here.grant(f"task-{number}"), 1) for number in range(count))
+        await asyncio.sleep(1)
+        assert len(seen(here)) == BATCH
+        here.sightings.take([request(here.grant("task-0"), 2)])
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(3):
+                await here.sightings.drain()
+        assert len(seen(here)) == count + 1
+        assert sum(entry.data["requests"] for entry in seen(here)) == count + 1
+
+
+async def test_who_ends_shows_what_was_delegated_too() -> None:
+    """An ancestor that nobody used itself has something to show only when the log has its child's use."""
+    root, child = planted("root"), planted("child")
+    child["spec"]["parent"] = "root"
+    child["status"] |= {"chain": ["root"], "parentUID": root["metadata"]["uid"]}
+    async with opened(root, child) as here:
+        here.sightings.take([request(here.grant("child"), 1)])
+        await here.sightings.drain()
+        assert here.usage("child")["requests"] == 1
+        assert here.usage("root")["chained"]["requests"] == 1
+
+
 async def test_another_process_goes_on_where_the_first_ended() -> None:
     """The status' sums go on, and the entries tell the processes apart."""
     clock = LoopClock()

@@ -408,6 +408,18 @@ async def test_too_much_at_once_is_asked_to_come_later(served: Served) -> None:
     assert len(served.entries()) == 1
 
 
+async def test_bytes_count_where_they_are_more_than_the_activities(served: Served) -> None:
+    """A report of one activity and more than 1,024 bytes is taken as two."""
+    served.activities.rate = Rate(Allowance(per_second=0.5, burst=3), Allowance(1e9, 1e9))
+    token = served.token()
+    names = ("gen_ai.agent.id", "gen_ai.agent.name", "gen_ai.conversation.id", "gen_ai.response.id")
+    large = {**CALL, "attributes": {**CALL["attributes"], **dict.fromkeys(names, "x" * 256)}}
+    assert (await served.post(large, token=token))[0] == 201
+    assert (await served.post(large, token=token))[0] == 429
+    assert (await served.post(CALL, token=token))[0] == 201
+    assert len(served.entries()) == 2
+
+
 async def test_a_large_report_is_refused(served: Served) -> None:
     """Before it is read."""
     async with (
@@ -449,6 +461,20 @@ async def test_a_replica_that_does_not_work_asks_to_come_back(served: Served) ->
     served.is_working = False
     assert (await served.post(token=served.token()))[0] == 503
     assert served.headers["Connection"] == "close"
+
+
+async def test_a_replica_that_stops_while_a_report_comes_in_does_not_take_it(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asks to come back, and records nothing."""
+
+    async def read_late(request: web.Request, limit: int) -> bytes:
+        served.is_working = False
+        return await read_body(request, limit)
+
+    monkeypatch.setattr(activity, "read_body", read_late)
+    assert (await served.post(token=served.token()))[0] == 503
+    assert served.entries() == []
 
 
 async def test_credentials_are_in_no_entry_and_no_log_line(

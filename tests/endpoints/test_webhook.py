@@ -16,6 +16,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -258,6 +259,20 @@ async def test_a_replica_that_does_not_work_asks_to_come_back(served: Served) ->
             "close",
         )
     assert (await served.post(token="x"))[0] == 401
+
+
+async def test_a_replica_that_stops_while_a_batch_comes_in_does_not_count_it(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is counted after the sums were told is never told; the API server sends the batch again."""
+
+    async def read_late(request: web.Request, limit: int) -> bytes:
+        served.is_working = False
+        return await module.read_body(request, limit)
+
+    monkeypatch.setattr(webhook, "read_body", read_late)
+    assert (await served.post(token="s3cret"))[0] == 503
+    assert served.here.sightings.figures.requests == 0
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from pilot_identity.control.pilot_use import PilotUse
 from pilot_identity.control.store import Store
 from pilot_identity.core.audit.access import MAX_ROWS, AccessWindow, Account, Sighting
 from pilot_identity.core.audit.entries import Entry, EntryType
+from pilot_identity.core.audit.groups import MAX_ENTRIES
 from pilot_identity.core.decisions.delegation import told_chain
 from pilot_identity.core.decisions.kubernetes_access import account_name
 from pilot_identity.core.resources import Resource, TaskGrant
@@ -123,9 +124,18 @@ class _Book:
     is_closed: bool = False
 
     @property
+    def is_recorded(self) -> bool:
+        """Whether the log has all of it."""
+        return self.sealed is None and not self.window.requests
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether the status tells what the log has."""
+        return self.own.is_empty and self.chained.is_empty
+
+    @property
     def is_empty(self) -> bool:
-        sums = self.own.is_empty and self.chained.is_empty
-        return sums and self.sealed is None and not self.window.requests
+        return self.is_recorded and self.is_shown
 
 
 @dataclass(slots=True)
@@ -180,7 +190,8 @@ class Sightings:
         self._heap: list[tuple[dt.datetime, str]] = []
         self._marks: OrderedDict[bytes, None] = OrderedDict()
         self._wake = asyncio.Event()
-        self._telling = asyncio.Lock()
+        self._recording = asyncio.Lock()
+        self._writing = asyncio.Lock()
         self.figures = Figures()
 
     def __len__(self) -> int:
@@ -260,12 +271,19 @@ class Sightings:
             if self._pilots:  # what did not go through with the grants' statuses
                 await self._tell_or_retry([])
 
+    async def record(self) -> None:
+        """Tell the log everything now, because this process ends; the statuses do not tell it yet."""
+        books = [book for book in self._books.values() if not book.is_recorded]
+        for start in range(0, len(books), MAX_ENTRIES):
+            await self._record(books[start : start + MAX_ENTRIES])
+
     async def drain(self) -> None:
-        """Tell everything now, because this process ends."""
-        async with self._telling:  # what is on its way is in no book
-            books = [book for book in self._books.values() if not book.is_empty]
+        """Tell everything now: the log first, which alone can tell it later, and then the statuses."""
+        await self.record()
+        async with self._writing:  # what is on its way is in no book
+            books = [book for book in self._books.values() if not book.is_shown]
         for start in range(0, len(books), BATCH):
-            await self._tell(books[start : start + BATCH])
+            await self._write_statuses(books[start : start + BATCH])
 
     def _know(self, grant: TaskGrant) -> _Known:
         account = Account(grant.metadata.namespace, account_name(grant))
@@ -343,11 +361,16 @@ class Sightings:
             self._retry(books)
 
     async def _tell(self, books: list[_Book]) -> None:
-        async with self._telling:
-            await self._tell_now(books)
-
-    async def _tell_now(self, books: list[_Book]) -> None:
         """Commit an entry for each, then write the statuses; what fails is tried again."""
+        if await self._record(books):
+            await self._write_statuses(books)
+
+    async def _record(self, books: list[_Book]) -> bool:
+        """Commit an entry for each; returns whether the log has them."""
+        async with self._recording:
+            return await self._record_now(books)
+
+    async def _record_now(self, books: list[_Book]) -> bool:
         now = self._clock()
         for book in books:
             self._seal(book, now)
@@ -359,14 +382,14 @@ class Sightings:
             except PortError as error:
                 log.warning("use of %d grants is not recorded yet: %s", len(entries), error)
                 self._retry(books)
-                return
+                return False
         for book in books:
             if book.sealed is not None:
                 told, book.sealed = book.sealed[1], None
                 book.own.add(told)
                 if book.grant is not None:
                     self._add_to_ancestors(book.grant, told)
-        await self._write_statuses(books)
+        return True
 
     def _retry(self, books: Iterable[_Book]) -> None:
         again = self._clock() + AGAIN
@@ -422,12 +445,13 @@ class Sightings:
             async with slots:
                 await self._write_status(book)
 
-        async with asyncio.TaskGroup() as tasks:
-            for book in books:
-                if book.grant is not None and book.own.last is not None:
-                    self._pilots.note(book.grant.pilot_key, book.own.last)
-                tasks.create_task(write(book))
-        await self._pilots.tell()
+        async with self._writing:
+            async with asyncio.TaskGroup() as tasks:
+                for book in books:
+                    if book.grant is not None and book.own.last is not None:
+                        self._pilots.note(book.grant.pilot_key, book.own.last)
+                    tasks.create_task(write(book))
+            await self._pilots.tell()
 
     async def _write_status(self, book: _Book) -> None:
         """Add a book's sums to its grant's status. Where the object is gone, the log alone tells them."""

@@ -19,7 +19,7 @@ from aiohttp import web
 
 from pilot_identity.control.sightings import Sightings, about
 from pilot_identity.control.store import Store
-from pilot_identity.core.activity.rate import Rate
+from pilot_identity.core.activity.rate import Rate, cost
 from pilot_identity.core.activity.report import MAX_REPORT_OCTETS, Report, ReportError, parse_report
 from pilot_identity.core.activity.reporter import (
     Credential,
@@ -51,7 +51,7 @@ class Activities:
     """Takes reports.
 
     Attributes:
-        is_working: whether this replica leads and has read everything.
+        is_working: whether this replica leads and has read everything, and does not stop.
     """
 
     store: Store
@@ -80,11 +80,12 @@ class Activities:
 
     async def _take(self, request: web.Request) -> web.Response:
         if not self.is_working():
-            return _refusal(503, "another replica works", {"Retry-After": "1"}, hang_up=True)
+            return _another_works()
         try:
             credential = await self._credential(request)
             grant = self._require_standing(credential)
-            report = parse_report(await read_body(request, MAX_REPORT_OCTETS), self.clock())
+            body = await read_body(request, MAX_REPORT_OCTETS)
+            report = parse_report(body, self.clock())
         except NotAuthenticatedError as error:
             challenge = {"WWW-Authenticate": 'Bearer realm="pilot-identity"'}
             return _refusal(401, str(error), challenge, hang_up=True)
@@ -92,15 +93,19 @@ class Activities:
             return _refusal(403, str(error), hang_up=True)
         except ReportError as error:
             return _refusal(400, str(error))
-        wait = self.rate.take(grant.metadata.uid, len(report.activities), self.clock())
+        price = cost(len(report.activities), len(body))
+        wait = self.rate.take(grant.metadata.uid, price, self.clock())
         if wait:
             after = {"Retry-After": str(math.ceil(wait))}
             return _refusal(429, "too much at once; send it again later", after)
         return await self._record(credential, report)
 
     async def _record(self, credential: Credential, report: Report) -> web.Response:
+        # Again: while the body came, this replica may have begun to stop, and the grant may have ended. From
+        # here to the log nothing waits.
+        if not self.is_working():
+            return _another_works()
         try:
-            # Again: the grant may have ended while the body came. From here to the log nothing waits.
             grant = self._require_standing(credential)
         except (NotAllowedError, NotAuthenticatedError) as error:
             return _refusal(403, str(error))
@@ -170,6 +175,10 @@ class Activities:
         if known is None or known[0] != text:
             known = self._bundles[stage] = (text, Bundle.parse_spiffe_json(text, TrustDomain.parse(domain)))
         return known[1]
+
+
+def _another_works() -> web.Response:
+    return _refusal(503, "another replica works", {"Retry-After": "1"}, hang_up=True)
 
 
 def _refusal(

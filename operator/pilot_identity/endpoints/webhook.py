@@ -148,6 +148,8 @@ def application(
             return _closing(503, "another replica works\n")
         try:
             events = parse_events(await read_body(request, MAX_BODY_OCTETS))
+            if not is_working():  # any more: what is counted while it stops would never be told
+                return _closing(503, "another replica works\n")
             sightings.take(sightings_of(events, ACCOUNT_PREFIX))
         except AuditError as error:
             log.warning("cannot read audit events: %s", error)

@@ -4,7 +4,8 @@ import datetime as dt
 
 import pytest
 
-from pilot_identity.core.activity.rate import MAX_BUCKETS, Allowance, Rate
+from pilot_identity.core.activity.rate import GRANT, MAX_BUCKETS, TOGETHER, Allowance, Rate, cost
+from pilot_identity.core.activity.report import MAX_ACTIVITIES, MAX_REPORT_OCTETS
 
 NOW = dt.datetime(2026, 6, 1, 12, 0, 0, tzinfo=dt.UTC)
 PLENTY = Allowance(per_second=1e9, burst=1e9)
@@ -13,6 +14,24 @@ PLENTY = Allowance(per_second=1e9, burst=1e9)
 def after(seconds: float) -> dt.datetime:
     """A moment."""
     return NOW + dt.timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    "activities, octets, taken",
+    [(1, 280, 1), (1, 1024, 1), (1, 1025, 2), (16, 1025, 16), (16, 16 * 1024 + 1, 17), (1, 32 * 1024, 32)],
+)
+def test_large_reports_take_more(activities: int, octets: int, taken: int) -> None:
+    """As much as their bytes, where that is more than their activities."""
+    assert cost(activities, octets) == taken
+
+
+def test_the_largest_report_is_taken_at_once_and_again_after_a_while() -> None:
+    """By default: so a report that may be sent can be recorded, and no more than 2 KiB a second follow."""
+    rate, largest = Rate(GRANT, TOGETHER), cost(MAX_ACTIVITIES, MAX_REPORT_OCTETS)
+    assert rate.take("a", largest, NOW) == 0
+    assert rate.take("a", largest, NOW) == pytest.approx(2.0)
+    taken = sum(rate.take("a", largest, after(second)) == 0 for second in range(1, 1601))
+    assert taken == 100
 
 
 def test_a_burst_is_taken_and_then_as_much_as_time_brings() -> None:

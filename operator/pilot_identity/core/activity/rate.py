@@ -1,7 +1,7 @@
 """How much may be reported: a bucket of tokens for each grant, and one for all of them.
 
-Activities stay in the log for good, so their rate is what bounds its growth, and a chatty agent must not keep
-the decisions of others waiting.
+Reports stay in the log for good, so their rate is what bounds its growth, and a chatty agent must not keep
+the decisions of others waiting. What counts is activities, and bytes where they are large: see `cost`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,19 @@ MAX_BUCKETS = 10_000
 """As many grants are told apart; a grant that was not heard of for longest starts anew."""
 
 
+OCTETS = 1024
+"""Of a report's body, for each that is taken. One tool call is less than that."""
+
+
+def cost(activities: int, octets: int) -> int:
+    """What a report takes: its activities, or each 1,024 bytes of its body that it begins, whichever is more.
+
+    >>> cost(activities=3, octets=900), cost(activities=1, octets=1025), cost(activities=16, octets=32 * 1024)
+    (3, 2, 32)
+    """
+    return max(activities, -(-octets // OCTETS))
+
+
 @dataclass(frozen=True, slots=True)
 class Allowance:
     """What is allowed: `burst` at once, and `per_second` in the long run."""
@@ -23,9 +36,9 @@ class Allowance:
 
 
 GRANT = Allowance(per_second=2.0, burst=60.0)
-"""Activities of one grant."""
+"""What the reports of one grant cost; the largest one is 32, so it fits in at once."""
 TOGETHER = Allowance(per_second=50.0, burst=500.0)
-"""Activities of all grants."""
+"""What the reports of all grants cost."""
 
 
 @dataclass(slots=True)
