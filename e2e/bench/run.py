@@ -30,7 +30,9 @@ IDLE_SECONDS = 60.0
 OPERATOR = f"system:serviceaccount:{NAMESPACE}:pilot-identity"
 
 
-async def run(cluster: Cluster, installation: Installation, *, active: int) -> Results:
+async def run(
+    cluster: Cluster, installation: Installation, *, active: int, with_renewals: bool = True
+) -> Results:
     """Run the whole benchmark; `active` is how many grants are kept active for the big figures."""
     results = Results()
     async with admin(cluster) as client:
@@ -56,7 +58,8 @@ async def run(cluster: Cluster, installation: Installation, *, active: int) -> R
             await _restart(client, arrivals, installation, results)
             async with _access(cluster, client, installation) as bench:
                 await bench.revocations(results, "at_10000")
-            await renewals(client, arrivals, results, {f"active-{number}" for number in range(active)})
+            if with_renewals:
+                await renewals(client, arrivals, results, {f"active-{number}" for number in range(active)})
     return results
 
 
