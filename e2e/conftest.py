@@ -18,7 +18,6 @@ LONG = (
     "own_rights",
     "audit_log",
     "access_seen",
-    "crash",
     "leadership",
     "fairness",
     "proof",

@@ -31,7 +31,7 @@ from e2e.stories.kubelet import Kubelet
 from e2e.stories.play import Play
 from pilot_identity.core.audit.chain import GRACE_SECONDS
 
-KILLS = int(os.environ.get("PILOT_IDENTITY_LOG_KILLS", "8"))
+KILLS = int(os.environ.get("PILOT_IDENTITY_LOG_KILLS", "15"))
 EVERY_S = 0.1
 """Between two grants, each at least two entries."""
 DURATION = "3s"

@@ -17,7 +17,7 @@ from e2e.stories.play import Play
 from pilot_identity.core.audit.entries import EntryType
 
 PILOTS = 2
-FLOOD = 1000
+FLOOD = 1500
 QUEUED = 300
 """What waits in the operator while the others are measured; without it there would be no flood."""
 ROUNDS = 5
