@@ -10,9 +10,13 @@ START = dt.datetime(2026, 6, 1, 12, 0, tzinfo=dt.UTC)
 
 
 class LoopClock:
-    """Tells `START` plus the time that passed in the event loop since it was made."""
+    """Tells `START` plus the time that passed in the event loop since it was made, or begun anew."""
 
     def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin at `START`: a fixture makes a clock before `looptime` takes the loop's time over."""
         self._began = asyncio.get_running_loop().time()
 
     def __call__(self) -> dt.datetime:

@@ -67,6 +67,7 @@ class World:
 
     async def fill(self, *first: Entry, size: int = BUNDLES * WIDTH + 40) -> None:
         """Commit a log of that size, compact it, and let it become old."""
+        self.clock.begin()
         log = self.log()
         async with running(log):
             await log.commit(first or [entry(0)])
