@@ -20,9 +20,9 @@ from pilot_identity.adapters.audit_tiles import StoredTile, TileConfigMaps
 from pilot_identity.adapters.blockage import Blockage
 from pilot_identity.adapters.kubernetes.api import Api
 from pilot_identity.core.audit.archived import Archived
-from pilot_identity.core.audit.checkpoint import CheckpointError, LogVerifier
+from pilot_identity.core.audit.checkpoint import LogVerifier
 from pilot_identity.core.audit.compacted import Compacted
-from pilot_identity.core.audit.entries import EntryError, decode_entry
+from pilot_identity.core.audit.entries import decode_entry
 from pilot_identity.core.audit.groups import BrokenLogError
 from pilot_identity.core.audit.reader import CHECKPOINT
 from pilot_identity.core.audit.recollection import recollect
@@ -30,7 +30,7 @@ from pilot_identity.core.audit.remembered import Kept, Remembered
 from pilot_identity.core.audit.shelf import VKEY, Shelf, edge_tiles, require_shelved
 from pilot_identity.core.audit.tiles import ENTRIES, WIDTH, Tile
 from pilot_identity.core.spiffe.revocation import Revoked
-from pilot_identity.ports import Archive, Clock, PortError
+from pilot_identity.ports import Archive, Clock
 
 RETRY_SECONDS = 30.0
 LOOK_SECONDS = 60.0
@@ -86,17 +86,9 @@ class Archiver:
 
     async def run(self) -> None:
         """Archive for ever, at rest as long as at work."""
-        now = asyncio.get_running_loop().time
-        while True:
-            began = now()
-            try:
-                worked = await self.archive_next()
-            except (PortError, BrokenLogError, CheckpointError, EntryError) as error:
-                self.blockage.note(error)
-                await asyncio.sleep(RETRY_SECONDS)
-                continue
-            self.blockage.clear()
-            await asyncio.sleep(now() - began if worked else LOOK_SECONDS)
+        await self.blockage.keep_working(
+            self.archive_next, look_seconds=LOOK_SECONDS, retry_seconds=RETRY_SECONDS
+        )
 
     async def archive_next(self) -> bool:
         """Archive the next batch, and finish what a crash left of one; returns whether there was any.

@@ -12,11 +12,8 @@ from pilot_identity.adapters.audit_groups import GroupConfigMaps
 from pilot_identity.adapters.audit_tiles import TileConfigMaps
 from pilot_identity.adapters.blockage import Blockage
 from pilot_identity.core.audit.chain import Chain, Standing
-from pilot_identity.core.audit.checkpoint import CheckpointError, LogSigner
+from pilot_identity.core.audit.checkpoint import LogSigner
 from pilot_identity.core.audit.compacted import compact
-from pilot_identity.core.audit.entries import EntryError
-from pilot_identity.core.audit.groups import BrokenLogError
-from pilot_identity.ports import PortError
 
 RETRY_SECONDS = 10.0
 LOOK_SECONDS = 1.0
@@ -43,17 +40,9 @@ class Compactor:
 
     async def run(self) -> None:
         """Compact for ever: one request at a time, at rest as long as at work."""
-        now = asyncio.get_running_loop().time
-        while True:
-            began = now()
-            try:
-                worked = await self.compact_next()
-            except (PortError, BrokenLogError, CheckpointError, EntryError) as error:
-                self.blockage.note(error)
-                await asyncio.sleep(RETRY_SECONDS)
-                continue
-            self.blockage.clear()
-            await asyncio.sleep(now() - began if worked else LOOK_SECONDS)
+        await self.blockage.keep_working(
+            self.compact_next, look_seconds=LOOK_SECONDS, retry_seconds=RETRY_SECONDS
+        )
 
     async def compact_next(self) -> bool:
         """Compact the next bundle and delete what is compacted; returns whether there was anything to do.

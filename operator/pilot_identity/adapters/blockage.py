@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+from pilot_identity.core.audit.checkpoint import CheckpointError
+from pilot_identity.core.audit.entries import EntryError
+from pilot_identity.core.audit.groups import BrokenLogError
+from pilot_identity.ports import PortError
 
 log = logging.getLogger(__name__)
 
@@ -36,3 +44,25 @@ class Blockage:
         if self.cause:
             log.info("%s: this is over", self._what)
         self.cause = ""
+
+    async def keep_working(
+        self, work: Callable[[], Awaitable[bool]], *, look_seconds: float, retry_seconds: float
+    ) -> NoReturn:
+        """Do some work on the log for ever, at rest as long as at work; note what blocks it.
+
+        Args:
+            work: does one piece; returns whether there was any.
+            look_seconds: until the next look where there was none.
+            retry_seconds: until the next try after a failure.
+        """
+        now = asyncio.get_running_loop().time
+        while True:
+            began = now()
+            try:
+                worked = await work()
+            except (PortError, BrokenLogError, CheckpointError, EntryError) as error:
+                self.note(error)
+                await asyncio.sleep(retry_seconds)
+                continue
+            self.clear()
+            await asyncio.sleep(now() - began if worked else look_seconds)
