@@ -136,3 +136,18 @@ def test_a_replica_that_lost_its_lease_fails(
     assert run_apart("--cluster-wide", "--operator-namespace", "home") == program.EXIT_FAILED
     assert "LostLeadershipError: another replica took the lease" in caplog.text
     assert asked[0].namespaces == ()
+
+
+def test_the_operator_imports_no_client_that_it_does_not_use() -> None:
+    """Kopf would. The command line needs its own and still finds it."""
+    script = """
+import sys
+from pilot_identity import __main__ as program
+with program._hidden(*program.UNUSED_CLIENTS):
+    from pilot_identity import wiring
+assert not {"kubernetes", "pykube", "requests"} & sys.modules.keys()
+import kubernetes
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "operator")}
+    command = [sys.executable, "-c", script]
+    subprocess.run(command, check=True, env=environment, timeout=60)  # noqa: S603 - our own program

@@ -9,11 +9,12 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pilot_identity import __version__, logs, wiring, witness
+from pilot_identity import __version__, logs, witness
 from pilot_identity.adapters.archive import DirectoryArchive
 from pilot_identity.adapters.audit_archiving import Archiving
 from pilot_identity.adapters.issuer import ISSUERS
@@ -27,6 +28,8 @@ from pilot_identity.endpoints.webhook import Sender
 log = logging.getLogger("pilot_identity")
 
 EXIT_FAILED = 1
+UNUSED_CLIENTS = ("kubernetes", "pykube")
+"""Kopf imports them where they are installed, to know their objects: 20 MB, and half a second of a start."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -198,6 +201,19 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+@contextmanager
+def _hidden(*modules: str) -> Iterator[None]:
+    """Let imports find none of these modules, unless they were imported before."""
+    names = [name for name in modules if name not in sys.modules]
+    for name in names:
+        sys.modules[name] = None  # type: ignore[assignment]  # the import system's own way to say so
+    try:
+        yield
+    finally:
+        for name in names:
+            del sys.modules[name]
+
+
 def _operator(chosen: argparse.Namespace) -> Coroutine[Any, Any, None]:
     """The operator's work.
 
@@ -206,6 +222,8 @@ def _operator(chosen: argparse.Namespace) -> Coroutine[Any, Any, None]:
     """
     if not chosen.operator_namespace:
         raise ValueError("--operator-namespace or POD_NAMESPACE is needed: it is where the keys are kept")
+    with _hidden(*UNUSED_CLIENTS):
+        from pilot_identity import wiring  # noqa: PLC0415 - it imports Kopf
     options = wiring.Options(
         operator_namespace=chosen.operator_namespace,
         identity=chosen.identity,

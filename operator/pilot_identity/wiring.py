@@ -10,7 +10,6 @@ Kopf's watches ─► Intake ─► Store ─► WorkQueue ─► workers: gathe
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import logging
 import platform
 import secrets
@@ -24,6 +23,7 @@ from pilot_identity import __version__
 from pilot_identity.adapters.audit_archiving import Archiver, Archiving
 from pilot_identity.adapters.audit_entries import ConfigMapEntries
 from pilot_identity.adapters.audit_log import ConfigMapLog
+from pilot_identity.adapters.clock import utc_now
 from pilot_identity.adapters.issuer import ISSUERS
 from pilot_identity.adapters.keys import KeySecrets, log_signer
 from pilot_identity.adapters.kubernetes.access import Endpoint
@@ -93,12 +93,6 @@ class Options:
     reconcile_seconds: float = EVERY_SECONDS
 
 
-def utc_now() -> dt.datetime:
-    """The clock: aware, UTC, milliseconds, which is what entries and statuses tell."""
-    now = dt.datetime.now(dt.UTC)
-    return now.replace(microsecond=now.microsecond // 1000 * 1000)
-
-
 @dataclass(slots=True)
 class Intake:
     """Takes what the watches see into the store; before this replica leads, nothing is queued."""
@@ -109,11 +103,18 @@ class Intake:
     leads: bool = False
     sightings: Sightings | None = None
 
+    def held(self, key: Key, version: int) -> Resource | None:
+        """The object, where just this version is in the store."""
+        resource = self.store.get(key)
+        return resource if resource is not None and resource.metadata.version == version else None
+
     def seen(self, resource: Resource) -> None:
         """An object as it is now."""
-        if self.sightings is not None:
-            self.sightings.note(resource)
         self._mark(self.store.put(resource))
+        # What the store holds, which may be our own write's answer: so each grant is in memory once.
+        held = self.store.get(resource.key)
+        if self.sightings is not None and held is not None:
+            self.sightings.note(held)
 
     def gone(self, key: Key, version: int) -> None:
         """An object was deleted."""

@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from pilot_identity.adapters.clock import utc_now
 from pilot_identity.adapters.kubernetes.api import Api
 from pilot_identity.adapters.kubernetes.login import find_login
 from pilot_identity.adapters.witness_key import from_file, from_secret
@@ -27,7 +28,6 @@ from pilot_identity.endpoints import figures, probes
 from pilot_identity.endpoints.server import Certificate, Tls, listen
 from pilot_identity.endpoints.witnessing import Witnessing
 from pilot_identity.ports import WitnessState
-from pilot_identity.wiring import utc_now
 
 log = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from pilot_identity.adapters.clock import utc_now
 from pilot_identity.core.activity.rate import Allowance, Rate
 from pilot_identity.core.audit.entries import EntryType, RecordedEntry
 from pilot_identity.core.resources.metadata import GROUP
@@ -22,7 +23,6 @@ from pilot_identity.endpoints import activity
 from pilot_identity.endpoints.activity import PATH, Activities
 from pilot_identity.endpoints.server import Certificate, Tls, listen, read_body
 from pilot_identity.ports import Unavailable
-from pilot_identity.wiring import utc_now
 from tests.endpoints.conftest import Pki
 from tests.fakes import manifests
 from tests.fakes.desk import Desk, desk, issue

@@ -21,6 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from pilot_identity.adapters.clock import utc_now
 from pilot_identity.control import sightings
 from pilot_identity.core.audit.entries import EntryType
 from pilot_identity.core.decisions.kubernetes_access import account_name
@@ -29,7 +30,6 @@ from pilot_identity.endpoints import server as module
 from pilot_identity.endpoints import webhook
 from pilot_identity.endpoints.server import Certificate, Tls, listen
 from pilot_identity.endpoints.webhook import MAX_BODY_OCTETS, PATH, CredentialsError, Sender
-from pilot_identity.wiring import utc_now
 from tests.endpoints.conftest import Pki
 from tests.fakes.desk import Desk
 

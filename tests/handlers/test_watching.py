@@ -9,6 +9,7 @@ import pytest
 
 from pilot_identity.core.resources import KINDS, Resource
 from pilot_identity.core.resources.metadata import FINALIZER, Key
+from pilot_identity.core.resources.parsing import read_as
 from pilot_identity.handlers import watching
 from tests.fakes import manifests
 from tests.fakes.clock import SetClock
@@ -22,6 +23,12 @@ class FakeIntake:
 
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
+        self.known: Resource | None = None
+
+    def held(self, key: Key, version: int) -> Resource | None:
+        """The object, where just this version is known."""
+        known = self.known
+        return known if known is not None and (known.key, known.metadata.version) == (key, version) else None
 
     def seen(self, resource: Resource) -> None:
         """An object as it is now."""
@@ -90,6 +97,23 @@ async def test_what_is_there_is_told(watch: Watch, event_type: str | None) -> No
     """Listed, added or changed makes no difference."""
     await watch.tell(event_type, body(7))
     assert watch.intake.told == [("seen", GRANT, 7)]
+
+
+async def test_what_is_known_is_not_read_again(watch: Watch) -> None:
+    """Our own write's answer comes back by the watch; here it would not even parse."""
+    known = watch.intake.known = read_as(body(7), KINDS["TaskGrant"])
+    again = body(7)
+    again["status"] = "not one"
+    await watch.tell("MODIFIED", again)
+    assert watch.intake.told == [("seen", GRANT, 7)]
+    assert known.metadata.version == 7
+
+
+async def test_another_version_is_read(watch: Watch) -> None:
+    """What is held is not what is told."""
+    watch.intake.known = read_as(body(7), KINDS["TaskGrant"])
+    await watch.tell("MODIFIED", body(8))
+    assert watch.intake.told == [("seen", GRANT, 8)]
 
 
 async def test_what_is_gone_is_told_with_its_version(watch: Watch) -> None:

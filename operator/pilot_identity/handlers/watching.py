@@ -22,6 +22,10 @@ LOGIN_SECONDS = 600
 class Intake(Protocol):
     """Takes what the watches see."""
 
+    def held(self, key: Key, version: int) -> Resource | None:
+        """The object, where just this version is known already, as from the answer to our own write."""
+        ...
+
     def seen(self, resource: Resource) -> None:
         """An object as it is now."""
         ...
@@ -119,9 +123,14 @@ def _watch(handlers: kopf.OperatorRegistry, kind: Kind, intake: Intake) -> None:
             # what was deleted meanwhile is not told. A loss before any event is found by the slow sweep.
             streamed = False
             intake.listed_again()
+        key = Key(kind.name, metadata.get("namespace", ""), metadata["name"])
+        version = int(metadata["resourceVersion"])
         if event["type"] == "DELETED":
-            key = Key(kind.name, metadata.get("namespace", ""), metadata["name"])
-            intake.gone(key, int(metadata["resourceVersion"]))
+            intake.gone(key, version)
+            return
+        held = intake.held(key, version)
+        if held is not None:
+            intake.seen(held)
             return
         try:
             resource = read_as(body, kind)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pilot_identity.core.resources import KINDS, ResourceError, parse
+from pilot_identity.core.resources import KINDS, ResourceError, TaskGrant, parse
 from pilot_identity.core.resources.durations import Duration
 from pilot_identity.core.resources.metadata import FINALIZER, Key
 from pilot_identity.core.resources.parsing import encode, parse_as, read_as
@@ -242,3 +243,20 @@ def test_an_approval_that_does_not_fit_counts_for_nothing() -> None:
     """It cannot change, so nothing was in force before."""
     with pytest.raises(ResourceError, match=r"spec\.digest"):
         read_as({**APPROVAL, "spec": {**APPROVAL["spec"], "digest": 7}}, KINDS["Approval"])
+
+
+def test_what_many_grants_say_alike_is_in_memory_once() -> None:
+    """Ten thousand active grants are what the operator holds; their decisions are the same sentences."""
+    checks = [{"name": "rule-" + "x" * number, "passed": True, "message": "m"} for number in range(3)]
+    digests = {"pilotDigest": "sha256:" + "a" * 64, "policyDigest": "sha256:" + "b" * 64}
+    decision = {"allowed": True, "checks": checks, "owners": ["bea@" + "example.org"], **digests}
+    told = json.dumps({**grant_body(), "status": {"decision": decision}})
+    parsed = [parse_as(json.loads(told), KINDS["TaskGrant"]) for _ in range(2)]
+    one, other = (each.status.decision for each in parsed if isinstance(each, TaskGrant))
+    assert one is not None
+    assert other is not None
+    assert one == other
+    assert [check.name for check in one.checks] == [check["name"] for check in checks]
+    assert one.checks is other.checks
+    assert one.policy_digest is other.policy_digest
+    assert one.owners[0] is other.owners[0]

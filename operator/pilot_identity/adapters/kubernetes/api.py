@@ -1,11 +1,12 @@
 """The client: one request at a time to the API server, bounded in time and number, errors translated once.
 
-TLS, proxies and connection pooling are the official client's (`kubernetes.aio`); bodies are plain JSON.
+TLS and connection pooling are aiohttp's, which Kopf brings; bodies are plain JSON.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
 from http import HTTPStatus
@@ -14,8 +15,6 @@ from urllib.parse import urlencode
 
 import aiohttp
 import msgspec
-from kubernetes.aio.client.configuration import Configuration
-from kubernetes.aio.client.rest import RESTClientObject
 
 from pilot_identity import __version__
 from pilot_identity.adapters.kubernetes.login import Login
@@ -43,28 +42,16 @@ class Invalid(PortError):  # noqa: N818
     """The API server's validation, or an admission policy, refuses this content."""
 
 
-class _Rest(RESTClientObject):
-    """The official client's transport; its documented factory hook gives us the session that it would use."""
-
-    def open(self) -> aiohttp.ClientSession:
-        session: aiohttp.ClientSession = self._create_pool_manager()
-        return session
-
-
 class Api:
     """Speaks JSON to the API server as the operator's own account."""
 
     def __init__(self, login: Login, *, concurrency: int = CONCURRENCY) -> None:
         self._login = login
-        configuration = Configuration(host=login.server)
-        configuration.ssl_ca_cert = login.ca_file or None
-        configuration.cert_file = login.certificate_file or None
-        configuration.key_file = login.key_file or None
-        configuration.connection_pool_maxsize = concurrency + 8
-        # With it aiohttp reads ~/.netrc and the proxy variables in a thread for every single request.
-        configuration.client_session_kwargs = {"trust_env": False}
-        self._rest = _Rest(configuration)
-        self._session = self._rest.open()
+        tls = ssl.create_default_context(cafile=login.ca_file or None)
+        if login.certificate_file:
+            tls.load_cert_chain(login.certificate_file, login.key_file)
+        # Not trust_env: with it aiohttp reads ~/.netrc and the proxy variables in a thread for every request.
+        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=concurrency, ssl=tls))
         self._slots = asyncio.Semaphore(concurrency)
         self._token = ""
         self._token_read_at = float("-inf")

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Literal
 
-from pilot_identity.core.resources.metadata import View
+from pilot_identity.core.resources.metadata import Repeated, View
 from pilot_identity.core.resources.timestamps import format_timestamp
 
 MESSAGE_LIMIT = 1024
@@ -219,7 +219,7 @@ class Reason(StrEnum):
     """Cluster and audit log agree again on the object."""
 
 
-class Condition(View, frozen=True):
+class Condition(Repeated, frozen=True):
     """One condition, as the API server stores it."""
 
     type: str

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 from enum import StrEnum
+from functools import lru_cache
 
 import msgspec
 
 from pilot_identity.core.resources.conditions import Condition
 from pilot_identity.core.resources.credential import CredentialStatus
 from pilot_identity.core.resources.durations import Duration
-from pilot_identity.core.resources.metadata import Key, Metadata, View
+from pilot_identity.core.resources.metadata import Key, Metadata, Repeated, View
 from pilot_identity.core.resources.pilot_identity import RoleRef
 
 
@@ -39,7 +40,7 @@ class Task(View, frozen=True):
     description: str = ""
 
 
-class AskedAccess(View, frozen=True):
+class AskedAccess(Repeated, frozen=True):
     """One of the pilot's access entries by name, narrowed where actions or resources are given."""
 
     name: str
@@ -126,6 +127,12 @@ class CheckResult(View, frozen=True):
     message: str = ""
 
 
+@lru_cache(maxsize=256)
+def _once(checks: tuple[CheckResult, ...]) -> tuple[CheckResult, ...]:
+    """Of equal results those that came first."""
+    return checks
+
+
 class CountedApproval(View, frozen=True):
     """An approval that a decision rests on."""
 
@@ -152,7 +159,7 @@ class ApprovalWait(View, frozen=True):
     since: dt.datetime | None = None
 
 
-class DecisionStatus(View, frozen=True):
+class DecisionStatus(Repeated, frozen=True):
     """The decision, complete enough to be made again."""
 
     allowed: bool
@@ -165,6 +172,11 @@ class DecisionStatus(View, frozen=True):
     pilot_digest: str = ""
     decided_at: dt.datetime | None = None
     audit_index: int = -1
+
+    def __post_init__(self) -> None:
+        """Share the checks too: thousands of grants that were allowed alike have the same results."""
+        super().__post_init__()
+        msgspec.structs.force_setattr(self, "checks", _once(self.checks))
 
 
 class Proof(View, frozen=True):
