@@ -6,6 +6,7 @@ import fcntl
 import json
 import shlex
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -151,5 +152,6 @@ class Lasting:
 
 
 def export_line(kubeconfig: Path, programs: Path) -> str:
-    """A line that makes a shell's kubectl and helm speak to a cluster."""
-    return f'export KUBECONFIG={shlex.quote(str(kubeconfig))} PATH={shlex.quote(str(programs))}:"$PATH"'
+    """A line that makes a shell's kubectl and helm speak to a cluster, and find `kubectl pilot`."""
+    path = f'{shlex.quote(str(programs))}:"$PATH":{shlex.quote(str(Path(sys.executable).parent))}'
+    return f"export KUBECONFIG={shlex.quote(str(kubeconfig))} PATH={path}"

@@ -27,6 +27,7 @@ class FakeApi:
         forbidden: answers 403 where a request's "METHOD path" matches.
         gone: how many continued pages are still answered with 410.
         scripts: what watches get, in order: events, or None to end the stream.
+        headers: those of the last request.
         silent: lets requests hang until `release` is set.
     """
 
@@ -35,6 +36,7 @@ class FakeApi:
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str, str], Object] = {}
         self.requests: list[tuple[str, str, dict[str, str]]] = []
+        self.headers: list[tuple[str, str]] = []
         self.forbidden: str = "never"
         self.gone = 0
         self.scripts: queue.Queue[Object | None] = queue.Queue()
@@ -125,6 +127,7 @@ def serving(api: FakeApi) -> Iterator[str]:
         def _serve(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(length)) if length else None
+            api.headers = self.headers.items()
             split = urlsplit(self.path)
             query = {key: values[0] for key, values in parse_qs(split.query).items()}
             if api.silent:

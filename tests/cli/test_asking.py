@@ -11,6 +11,27 @@ CSR = "-----BEGIN CERTIFICATE REQUEST-----\nMIIB\n-----END CERTIFICATE REQUEST--
 KEY = "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n"
 
 
+@pytest.fixture(autouse=True)
+def _pilot(api: FakeApi) -> None:
+    """The pilot that is asked for is there."""
+    api.put("pilotidentities", things.pilot())
+
+
+def test_a_pilot_that_is_not_there_is_told_before_anything_is_made(api: FakeApi, run: Run) -> None:
+    """A typing error would wait five minutes and leave a grant behind."""
+    result = run("request", "traige", "--task", "TASK-1", "--access", "tickets")
+    assert result.exit_code == 1
+    assert "no pilot traige in namespace team-a" in result.stderr
+    assert not api.of("taskgrants")
+
+
+def test_who_may_not_read_the_pilot_may_still_ask(api: FakeApi, run: Run) -> None:
+    """RBAC gives the verb `request` alone, too."""
+    api.forbidden = "GET .*/pilotidentities/"
+    assert run(*ASK, "--no-wait").exit_code == 0
+    assert api.of("taskgrants")
+
+
 def test_everything_that_can_be_asked_is_in_the_grant(api: FakeApi, run: Run, tmp_path: Path) -> None:
     """Each option has its field; who asks is the API server's word for who we are."""
     csr = tmp_path / "csr.pem"

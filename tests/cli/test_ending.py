@@ -86,3 +86,12 @@ def test_a_pilot_that_is_not_there(api: FakeApi, run: Run) -> None:
     result = run("suspend", "nobody")
     assert result.exit_code == 1
     assert "no pilot nobody in namespace team-a" in result.stderr
+
+
+@pytest.mark.parametrize("verb", [("complete",), ("revoke", "--reason", "too late")])
+def test_a_grant_that_had_ended_is_said_to_have(api: FakeApi, run: Run, verb: tuple[str, ...]) -> None:
+    """It is no error, and it is not to look as if this word had ended it."""
+    api.put("taskgrants", things.grant("task", "Expired"))
+    result = run(verb[0], "task", *verb[1:])
+    assert result.exit_code == 0
+    assert "had ended before: nothing was done" in result.stderr

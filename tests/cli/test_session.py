@@ -55,6 +55,44 @@ def test_an_unusable_kubeconfig_is_told_with_what_to_do(
     assert "hint:" in result.stderr
 
 
+def test_a_kubeconfig_that_acts_as_another_is_followed(api: FakeApi, run: Run, kubeconfig: Path) -> None:
+    """What is asked, and recorded, is asked by whom kubectl would ask as: not by the stronger of the two."""
+    _act_as(
+        kubeconfig,
+        {
+            "as": "audrey@example.org",
+            "as-uid": "7",
+            "as-groups": ["auditors", "team-b"],
+            "as-user-extra": {"example.org/why%": ["drill"]},
+        },
+    )
+    assert run("grants").exit_code == 0
+    assert [(name, value) for name, value in api.headers if name.lower().startswith("impersonate")] == [
+        ("Impersonate-User", "audrey@example.org"),
+        ("Impersonate-Uid", "7"),
+        ("Impersonate-Group", "auditors"),
+        ("Impersonate-Group", "team-b"),
+        ("Impersonate-Extra-example.org%2Fwhy%25", "drill"),
+    ]
+
+
+@pytest.mark.parametrize("part", [{"as-groups": ["system:masters"]}, {"as-uid": "7"}])
+def test_a_kubeconfig_that_acts_as_nobody_is_refused(
+    run: Run, kubeconfig: Path, part: dict[str, object]
+) -> None:
+    """As kubectl refuses it."""
+    _act_as(kubeconfig, part)
+    result = run("grants")
+    assert result.exit_code == 1
+    assert "no `as`" in result.stderr
+
+
+def _act_as(kubeconfig: Path, part: dict[str, object]) -> None:
+    config = json.loads(kubeconfig.read_text())
+    config["users"][0]["user"] |= part
+    kubeconfig.write_text(json.dumps(config))
+
+
 def test_an_unknown_context_is_named(run: Run) -> None:
     """So that a typing error is seen."""
     result = run("grants", "--context", "nowhere")

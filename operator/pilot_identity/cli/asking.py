@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import secrets
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,12 +12,12 @@ import typer
 
 from pilot_identity.cli.access import SYNTAX, parse_access
 from pilot_identity.cli.completion import pilot_names
-from pilot_identity.cli.failures import CliError, UsageError
+from pilot_identity.cli.failures import AnswerError, CliError, UsageError
 from pilot_identity.cli.files import read_bounded
 from pilot_identity.cli.options import Place, TimeoutOption, in_place
 from pilot_identity.cli.output import Format, say, show_objects, tell
 from pilot_identity.cli.reading import as_grant, duration
-from pilot_identity.cli.session import Document, collection, reference
+from pilot_identity.cli.session import Document, collection, one, reference
 from pilot_identity.cli.text import ahead
 from pilot_identity.cli.waiting import Target, wait_for
 from pilot_identity.core.resources.conditions import ConditionType, find
@@ -96,6 +97,7 @@ def request(  # noqa: PLR0913, PLR0917 - typer reads a verb's options from its p
         "certificateRequest": _read_csr(csr) if csr is not None else "",
         "emergency": emergency,
     }
+    _require_pilot(place, pilot)
     body = {
         "apiVersion": API_VERSION,
         "kind": "TaskGrant",
@@ -114,6 +116,21 @@ def request(  # noqa: PLR0913, PLR0917 - typer reads a verb's options from its p
     phase = as_grant(made).status.phase
     if wait and phase is not Phase.ACTIVE:
         raise CliError(f"grant {grant.metadata.name} is {phase}: {_why(as_grant(made))}", _hint(phase))
+
+
+def _require_pilot(place: Place, pilot: str) -> None:
+    """Refuse a name that no pilot has, before a grant is made that would wait for one."""
+    try:
+        found = place.session.find(one("PilotIdentity", place.namespace, pilot))
+    except AnswerError as error:
+        if error.status != HTTPStatus.FORBIDDEN:
+            raise
+        return  # who may ask for a pilot need not be allowed to read it
+    if found is None:
+        raise CliError(
+            f"no pilot {pilot} in namespace {place.namespace}",
+            "try `kubectl get pilots -A`",
+        )
 
 
 def _suffix() -> str:

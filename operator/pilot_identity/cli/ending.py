@@ -94,7 +94,10 @@ def end_grant(place: Place, name: str, change: dict[str, Any], timeout: Duration
         # Of two who revoke, the first has the word; the other finds what was wanted done.
         if not _is_ending(as_grant(changed)):
             raise
-    if timeout is None or as_grant(changed).status.phase.is_terminal:
+    if as_grant(changed).status.phase.is_terminal:
+        tell(f"grant {name} had ended before: nothing was done, and this word for it is not recorded")
+        return changed
+    if timeout is None:
         return changed
     return _wait_for_end(place, as_grant(changed), timeout) or changed
 

@@ -7,7 +7,7 @@ client's; bodies are plain JSON, as in the operator. Each request is bounded in 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -34,6 +34,8 @@ MAX_ANSWER_BYTES = 128 * 1024 * 1024
 """Far more than a page of the largest objects; an answer beyond it is no API server's."""
 RELISTS = 3
 MERGE_PATCH = "application/merge-patch+json"
+_FIELD_NAME = "!#$&'*+-.^_`|~"
+"""Beside letters and digits, what a header's name may have (RFC 9110, section 5.6.2), but for `%`."""
 POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 Document = dict[str, Any]
@@ -54,10 +56,13 @@ class Session:
         namespace: where the user works when no `-n` says otherwise.
     """
 
-    def __init__(self, configuration: Configuration, namespace: str) -> None:
+    def __init__(
+        self, configuration: Configuration, namespace: str, acting_as: Iterable[tuple[str, str]] = ()
+    ) -> None:
         # The client would try a silent server three times more, each for the whole timeout.
         configuration.retries = False
         self.namespace = namespace
+        self._acting_as = tuple(acting_as)
         self._client = ApiClient(configuration)
         self._user: User | None = None
 
@@ -83,9 +88,13 @@ class Session:
             chosen = next(
                 each.value["context"] for each in merged["contexts"] if each.value["name"] == wanted
             )
+            user = next(
+                (each.value["user"] for each in merged["users"] if each.value["name"] == chosen["user"]), None
+            )
+            acting_as = tuple(_impersonation(user or {}))
         except (ConfigException, OSError, yaml.YAMLError, TypeError, AttributeError, KeyError) as error:
             raise _unusable(error, context) from error
-        return cls(configuration, namespace or chosen.get("namespace") or "default")
+        return cls(configuration, namespace or chosen.get("namespace") or "default", acting_as)
 
     @property
     def server(self) -> str:
@@ -211,11 +220,10 @@ class Session:
         silence: float,
         accept: str = "application/json",
     ) -> urllib3.BaseHTTPResponse:
-        headers = {
-            "Content-Type": content_type,
-            "Accept": accept,
-            "User-Agent": f"kubectl-pilot/{__version__}",
-        }
+        headers = urllib3.HTTPHeaderDict(self._acting_as)
+        headers["Content-Type"] = content_type
+        headers["Accept"] = accept
+        headers["User-Agent"] = f"kubectl-pilot/{__version__}"
         with _translated(f"{method} {url.partition('?')[0]}"):
             settings = self._client.configuration.auth_settings()
             for setting in settings.values():
@@ -229,6 +237,32 @@ class Session:
                 preload_content=False,
             )
         return answer
+
+
+def _impersonation(user: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The headers by which a kubeconfig acts as another (`as`, `as-uid`, `as-groups`, `as-user-extra`).
+
+    The official client passes them over. Then the request would be made, and recorded, as somebody else: the
+    stronger of the two. See "User impersonation" in Kubernetes' reference on authentication.
+
+    Raises:
+        ConfigException: what is there names nobody.
+    """
+    name, uid = user.get("as") or "", user.get("as-uid") or ""
+    groups, extra = user.get("as-groups") or (), user.get("as-user-extra") or {}
+    if not name:
+        if uid or groups or extra:
+            raise ConfigException("its user has as-uid, as-groups or as-user-extra, but no `as`")
+        return
+    yield "Impersonate-User", str(name)
+    if uid:
+        yield "Impersonate-Uid", str(uid)
+    for group in groups:
+        yield "Impersonate-Group", str(group)
+    for key, values in extra.items():
+        for value in values:
+            # As client-go does: what no header name may have is percent-encoded.
+            yield f"Impersonate-Extra-{quote(str(key), safe=_FIELD_NAME)}", str(value)
 
 
 def _in_pod(configuration: Configuration, namespace: str) -> Session:
