@@ -12,7 +12,7 @@ import pytest
 
 from pilot_identity.adapters.audit_compaction import AT_ONCE, MOST_DELETED
 from pilot_identity.adapters.audit_log import GROUPS_PER_SECOND, ConfigMapLog
-from pilot_identity.adapters.kubernetes.api import JSON
+from pilot_identity.adapters.kubernetes.api import JSON, NotFound
 from pilot_identity.core.audit.chain import GRACE_SECONDS
 from pilot_identity.ports import Unavailable
 from tests.fakes import server as fake_server
@@ -269,3 +269,44 @@ async def test_a_start_within_a_backlog_reads_each_bundle_once(tmp_path: Path) -
     gets = [one for one in world.server.requests if one.place.name.startswith("audit-tile-")]
     assert len(gets) <= 2
     assert again.size == 256 * 4
+
+
+class Late(FakeApi):
+    """A process that lists groups when another has just compacted them."""
+
+    def __init__(self, server: FakeServer, other: ConfigMapLog) -> None:
+        super().__init__(server)
+        self._other = other
+
+    async def call(self, method: str, path: str, *arguments: Any, **named: Any) -> Any:
+        """Let the other finish before a list of as many groups as bundles need."""
+        if (named.get("query") or {}).get("limit") == str(len(SPENT) + 1):
+            await finish(self._other)
+        return await super().call(method, path, *arguments, **named)
+
+
+async def test_what_another_compacted_meanwhile_is_no_blockage(tmp_path: Path) -> None:
+    """Groups that are gone are in a bundle, and the next look takes that over."""
+    world = World(tmp_path)
+    async with running(other := world.log()):
+        await fill(other, SIZE)
+    log = log_of(Late(world.server, other))
+    await log.open()
+    await asyncio.sleep(GRACE_SECONDS + 1)
+    assert await log.compaction.compact_next()
+    assert (other.sealed, log.sealed) == (512, 0)
+    await finish(log)
+    assert log.sealed == 512
+    assert (world.names("tile"), world.names("group")) == ([0, 256], [500])
+
+
+async def test_groups_that_are_gone_and_in_no_bundle_are_an_error(tmp_path: Path) -> None:
+    """Nothing is made of what is left."""
+    world = World(tmp_path)
+    async with running(log := world.log()):
+        await fill(log, SIZE)
+        world.server.lose("configmaps", "audit-group-0000000000000100", HOME)
+        await asyncio.sleep(GRACE_SECONDS + 1)
+        with pytest.raises(NotFound):
+            await log.compaction.compact_next()
+    assert not world.names("tile")

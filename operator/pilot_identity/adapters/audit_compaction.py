@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from pilot_identity.adapters.audit_groups import GroupConfigMaps
 from pilot_identity.adapters.audit_tiles import TileConfigMaps
 from pilot_identity.adapters.blockage import Blockage
+from pilot_identity.adapters.kubernetes.api import NotFound
 from pilot_identity.adapters.revocations import Budget
 from pilot_identity.core.audit.chain import Chain, Standing
 from pilot_identity.core.audit.checkpoint import LogSigner
@@ -103,7 +104,12 @@ class Compactor:
                 self._chain.seal(found)
             return
         over_edges_once = dict.fromkeys(one for bundle in bundles for one in bundle)
-        groups = await self._groups.read(list(over_edges_once))
+        try:
+            groups = await self._groups.read(list(over_edges_once))
+        except NotFound:
+            if not await self._tiles.covers(first):
+                raise
+            return  # another writer made it meanwhile, and deletes its groups; the next look finds it
         for number in range(len(bundles)):
             # Otherwise another writer made it meanwhile, and this process's passed over it.
             if self._chain.sealed == first + number * WIDTH:
