@@ -12,6 +12,7 @@ from pathlib import Path
 
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _REQUEST = re.compile(r"^apiserver_request_total\{(?P<labels>[^}]*)\} (?P<value>\S+)$", re.MULTILINE)
+_PEAK = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 
@@ -55,6 +56,14 @@ def rss_mb(pid: int) -> float:
     """A process's resident memory, in MB of 1,000,000 bytes."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def peak_rss_mb(pid: int) -> float:
+    """The most resident memory that a process had so far, in MB of 1,000,000 bytes."""
+    told = _PEAK.search(Path(f"/proc/{pid}/status").read_text())
+    if told is None:
+        raise ValueError(f"process {pid} has ended")
+    return int(told[1]) * 1024 / 1e6
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -155,6 +155,11 @@ AUDIT_ROWS: tuple[Row, ...] = (
         lambda f: f"{f['configmap_deletes_per_s']}",
         lambda _: "(counted apart)",
     ),
+    (
+        "groups not yet deleted when the load ends, and until they are",
+        lambda f: f"{f['groups_standing']}, {f['compacted_after_s']} s",
+        lambda _: "written in the last 30 s, so at most 1,050; 40 s",
+    ),
     ("commit, p50, p99", lambda f: _both(f["commit_ms"]), lambda _: "p99 under 150 ms"),
     ("bytes of an entry", lambda f: f"{f['entry_bytes']}", lambda _: ""),
     (
@@ -175,6 +180,11 @@ AUDIT_ROWS: tuple[Row, ...] = (
     (
         "operator's process ready, with a log of few entries and of 100,000",
         lambda f: f"{f['operator_ready_s']} s, {f['operator_ready_with_100000_s']} s",
+        lambda _: "",
+    ),
+    (
+        "its memory at most until then, with a log of few entries and of 100,000",
+        lambda f: f"{f['operator_peak_mb']} MB, {f['operator_peak_mb_with_100000']} MB",
         lambda _: "",
     ),
 )

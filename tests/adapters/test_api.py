@@ -208,6 +208,13 @@ async def test_a_list_is_read_page_by_page(stand: Stand) -> None:
     )
 
 
+async def test_a_list_of_large_objects_has_small_pages(stand: Stand) -> None:
+    """Each caller knows how large they may be."""
+    stand.say(200, '{"items": null, "metadata": {}}')
+    assert [item async for item in stand.api.pages("/x", size=50)] == []
+    assert stand.requests[0][1].endswith("limit=50")
+
+
 async def test_requests_in_flight_are_bounded(stand: Stand) -> None:
     """More would only queue inside the API server."""
     api = Api(Login(str(stand.server.make_url("")).rstrip("/"), ""), concurrency=2)

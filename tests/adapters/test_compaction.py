@@ -214,7 +214,7 @@ async def test_a_crash_at_any_request_of_a_compaction_is_repaired(*, after_effec
         server, process = FakeServer(LoopClock()), Process()
         log = writer(server, process=process)
         async with running(log):
-            await fill(log, 0, 600)
+            await fill(log, 0, 900)
         before = read(server)
         await asyncio.sleep(GRACE_SECONDS + 1)
         fault = Fault(len(server.requests) + crashes, after_effect=after_effect, kills=True)
@@ -227,15 +227,15 @@ async def test_a_crash_at_any_request_of_a_compaction_is_repaired(*, after_effec
         assert read(server) == before
         again = writer(server)
         async with running(again):
-            await again.commit([entry(600)])
+            await again.commit([entry(900)])
             await compact_all(again)
-        assert read(server)[:600] == before
-        assert names(server, "tile") == [0, 256]
-        assert names(server, "group") == [480, 540, 600]
+        assert read(server)[:900] == before
+        assert names(server, "tile") == [0, 256, 512]
+        assert names(server, "group") == [720, 780, 840, 900]
         if fault.struck is None:
             break
         crashes += 1
-    assert crashes >= 2 * (2 + 1 + 4)
+    assert crashes >= 2 + 3 * (1 + 4)
 
 
 async def test_two_operators_compact_and_write_one_log() -> None:

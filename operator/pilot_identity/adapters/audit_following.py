@@ -57,6 +57,7 @@ class Follower:
         self._verifier = verifier
         self._on_read = on_read
         self._growth = growth
+        self._at_hand: Compacted | None = None
 
     async def open(self) -> None:
         """Take the log up: the last bundle and what goes on from there.
@@ -90,6 +91,7 @@ class Follower:
         if not groups and bundles:
             raise BrokenLogError("there are bundles and no group; the newest group is never deleted")
         self._date(groups)
+        self._at_hand = None
 
     async def _open_archived(self) -> int:
         """Take up what is kept of the entries that are archived; returns how many are."""
@@ -138,12 +140,19 @@ class Follower:
         """Whether what a group and bundles both have is the same."""
         end = min(group.size, self.chain.sealed)
         for first in range(group.extends // WIDTH * WIDTH, end, WIDTH):
-            bundle = await self.tiles.read(first)
+            bundle = await self._bundle(first)
             start = max(first, group.extends)
             shared = group.entries[start - group.extends : min(end, first + WIDTH) - group.extends]
             if bundle is None or bundle.entries[start - first :][: len(shared)] != shared:
                 return False
         return True
+
+    async def _bundle(self, first: int) -> Compacted | None:
+        """Read a bundle; the last is kept at hand, since many groups in a row may be of one."""
+        if self._at_hand is None or self._at_hand.first != first:
+            self._at_hand = None  # two are never held
+            self._at_hand = await self.tiles.read(first)
+        return self._at_hand
 
     def _date(self, groups: Sequence[tuple[Standing, dt.datetime]]) -> None:
         """Tell how long each group stands, by the API server's clock alone: at least since the last came."""

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pilot_identity.adapters.kubernetes import paths
-from pilot_identity.adapters.kubernetes.api import Api, NotFound
+from pilot_identity.adapters.kubernetes.api import METADATA_ONLY, Api, NotFound
 from pilot_identity.core.audit.chain import Standing
-from pilot_identity.core.audit.groups import NAME_PREFIX, BrokenLogError, Group, group_name
-from pilot_identity.core.audit.tiles import WIDTH
+from pilot_identity.core.audit.groups import NAME_PREFIX, Group, group_name
 from pilot_identity.core.resources.metadata import GROUP
 from pilot_identity.ports import Conflict
 
@@ -20,6 +19,8 @@ log = logging.getLogger(__name__)
 
 GROUP_LABEL = {f"{GROUP}/audit": "group"}
 _SELECTOR = f"{GROUP}/audit=group"
+_PAGE = 50
+"""In one answer: each may have 1 MiB, and a start may find thousands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class GroupConfigMaps:
             BrokenLogError: a ConfigMap of the prefix is no group.
         """
         path = paths.core(self._namespace, "configmaps")
-        async for item in self._api.pages(path, label_selector=_SELECTOR):
+        async for item in self._api.pages(path, label_selector=_SELECTOR, size=_PAGE):
             if item["metadata"]["name"].startswith(NAME_PREFIX):  # anyone may set a label
                 yield _stored(item)
 
@@ -73,7 +74,7 @@ class GroupConfigMaps:
             "immutable": True,
             "data": dict(group.data()),
         }
-        created = await self._api.create(paths.core(self._namespace, "configmaps"), body)
+        created = await self._api.create(self._path(), body, accept=METADATA_ONLY)
         return str(created["metadata"]["uid"])
 
     async def delete(self, standing: Standing) -> None:
@@ -85,23 +86,21 @@ class GroupConfigMaps:
         except Conflict:
             log.error("%s was replaced by another of its name; it is left", standing.name)  # noqa: TRY400
 
-    async def entries(self, groups: Sequence[Standing], first: int) -> Sequence[bytes]:
-        """Read the entries of the bundle from `first` on out of its groups, which are the first in a list.
+    async def read(self, groups: Sequence[Standing]) -> Sequence[Group]:
+        """Read groups, which are the first in a list, in their order.
 
         Raises:
-            BrokenLogError: the groups have not just these entries.
+            NotFound: one of them is gone.
+            BrokenLogError: what stands there is no group.
         """
         query = {"labelSelector": _SELECTOR, "limit": str(len(groups))}
         listed = (await self._api.call("GET", self._path(), query=query))["items"]
         found = {item["metadata"]["name"]: item for item in listed}
-        entries: list[bytes] = []
+        read: list[Group] = []
         for standing in groups:
-            item = found.get(standing.name) or await self._api.get(self._path(standing.name))
-            group = Group.from_data(standing.name, item.get("data") or {})
-            entries += group.entries[max(0, first - group.extends) : first + WIDTH - group.extends]
-        if len(entries) != WIDTH:
-            raise BrokenLogError(f"the groups from {first} on have {len(entries)} entries of {WIDTH}")
-        return entries
+            item = found.pop(standing.name, None) or await self._api.get(self._path(standing.name))
+            read.append(Group.from_data(standing.name, item.get("data") or {}))
+        return read
 
     def _path(self, name: str = "") -> str:
         return paths.core(self._namespace, "configmaps", name)

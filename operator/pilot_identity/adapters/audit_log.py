@@ -88,7 +88,9 @@ class ConfigMapLog:
         self._follower = Follower(api, namespace, signer.verifier(), on_read, growth)
         self._chain, self.remembered = self._follower.chain, self._follower.remembered
         self._groups, self._tiles = self._follower.groups, self._follower.tiles
-        self.compaction = Compactor(self._chain, self._groups, self._tiles, signer)
+        self.compaction = Compactor(
+            self._chain, self._groups, self._tiles, signer, deletes_per_second=2 * GROUPS_PER_SECOND
+        )
         self._known_at = float("-inf")
         self._pace = Budget(GROUPS_AT_ONCE, GROUPS_PER_SECOND)
         self._waiting: list[_Waiting] = []

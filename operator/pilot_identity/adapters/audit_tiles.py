@@ -20,6 +20,8 @@ from pilot_identity.ports import Conflict
 
 TILE_LABEL = {f"{GROUP}/audit": "tile"}
 _MAX_PARTS = 32
+_PAGE = 100
+"""In one list: each may have 192 KiB of recollection, and usually has 9."""
 
 _SELECTOR = f"{GROUP}/audit=tile"
 
@@ -52,7 +54,9 @@ class TileConfigMaps:
         Raises:
             BrokenLogError: a ConfigMap of the prefix is named as no bundle is.
         """
-        async for item in self._api.pages(self._path(), label_selector=_SELECTOR, accept=METADATA_LIST):
+        async for item in self._api.pages(
+            self._path(), label_selector=_SELECTOR, accept=METADATA_LIST, size=_PAGE
+        ):
             metadata = item["metadata"]
             if not metadata["name"].startswith(NAME_PREFIX):
                 continue  # the admission policy guards names; anyone may set a label
@@ -135,7 +139,7 @@ class TileConfigMaps:
                 "binaryData": dict(binary),
             }
             try:
-                await self._api.create(self._path(), body)
+                await self._api.create(self._path(), body, accept=METADATA_ONLY)
             except Conflict:
                 if not name.part:
                     await self._require_same(bundle)

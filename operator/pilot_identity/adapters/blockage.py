@@ -46,7 +46,12 @@ class Blockage:
         self.cause = ""
 
     async def keep_working(
-        self, work: Callable[[], Awaitable[bool]], *, look_seconds: float, retry_seconds: float
+        self,
+        work: Callable[[], Awaitable[bool]],
+        *,
+        look_seconds: float,
+        retry_seconds: float,
+        is_behind: Callable[[], bool] = lambda: False,
     ) -> NoReturn:
         """Do some work on the log for ever, at rest as long as at work; note what blocks it.
 
@@ -54,6 +59,7 @@ class Blockage:
             work: does one piece; returns whether there was any.
             look_seconds: until the next look where there was none.
             retry_seconds: until the next try after a failure.
+            is_behind: whether so much is left to do that there is no rest before the next piece.
         """
         now = asyncio.get_running_loop().time
         while True:
@@ -65,4 +71,6 @@ class Blockage:
                 await asyncio.sleep(retry_seconds)
                 continue
             self.clear()
+            if worked and is_behind():
+                continue
             await asyncio.sleep(now() - began if worked else look_seconds)

@@ -54,10 +54,28 @@ def extends(found: Sequence[Standing]) -> list[int]:
 def test_a_bundle_is_due_when_all_its_groups_have_stood_for_long() -> None:
     """The one over its end too."""
     chain = chain_of(*GROUPS[:2])
-    assert not chain.next_bundle(GRACE_SECONDS)
+    assert not chain.due(GRACE_SECONDS, most=100)
     chain.add(GROUPS[2], standing(GROUPS[2], since=1.0), VERIFIER)
-    assert not chain.next_bundle(GRACE_SECONDS)
-    assert extends(chain.next_bundle(GRACE_SECONDS + 1)) == [0, 100, 200]
+    assert not chain.due(GRACE_SECONDS, most=100)
+    assert [extends(one) for one in chain.due(GRACE_SECONDS + 1, most=100)] == [[0, 100, 200]]
+
+
+def test_several_bundles_are_due_as_far_as_their_groups_have_stood_and_are_not_too_many() -> None:
+    """The first is, however many groups it has; a group over an edge is one of both."""
+    chain = chain_of(*GROUPS[:5])
+    both = [[0, 100, 200], [200, 300, 400]]
+    assert not chain.is_behind(GRACE_SECONDS)
+    chain.add(GROUPS[5], standing(GROUPS[5], since=1.0), VERIFIER)
+    assert [extends(one) for one in chain.due(GRACE_SECONDS, most=6)] == both[:1]
+    assert not chain.is_behind(GRACE_SECONDS)
+    both[1].append(500)
+    assert [extends(one) for one in chain.due(GRACE_SECONDS + 1, most=6)] == both
+    assert [extends(one) for one in chain.due(GRACE_SECONDS + 1, most=5)] == both[:1]
+    assert [extends(one) for one in chain.due(GRACE_SECONDS + 1, most=0)] == both[:1]
+    assert chain.is_behind(GRACE_SECONDS + 1)
+    chain.seal(bundle(0))
+    assert [extends(one) for one in chain.due(GRACE_SECONDS + 1, most=0)] == both[1:]
+    assert not chain.is_behind(GRACE_SECONDS + 1)
 
 
 def test_groups_go_when_they_are_in_bundles_and_the_newest_never() -> None:
@@ -131,4 +149,4 @@ def test_a_stray_goes_at_once_and_is_in_no_bundle() -> None:
     chain.begin_at(bundle(0), VERIFIER)
     chain.stray(Standing(100, 120, "uid", since=1000.0))
     assert extends(chain.spent(0.0)) == [100]
-    assert not chain.next_bundle(1e9)
+    assert not chain.due(1e9, most=100)

@@ -14,6 +14,7 @@ from pilot_identity.core.audit.groups import (
     MAX_ENTRIES,
     BrokenLogError,
     Group,
+    bundle_of,
     extend,
     follow,
     group_name,
@@ -180,3 +181,18 @@ def test_a_group_is_bounded_and_greedy(lengths: list[int]) -> None:
     assert sum(len(one) + 1 for one in waiting[:count]) <= MAX_BYTES
     if count < len(waiting):
         assert sum(len(one) + 1 for one in waiting[: count + 1]) > MAX_BYTES
+
+
+@given(st.lists(st.integers(1, 200), min_size=4, max_size=30), st.integers(0, 5))
+def test_a_bundle_has_just_its_entries_of_whatever_groups_have_them(sizes: list[int], number: int) -> None:
+    """Groups beside it give nothing to it; where one of its own is missing it is not made."""
+    entries, groups = [f"entry {at}".encode() for at in range(sum(sizes))], list[Group]()
+    for size in sizes:
+        at = groups[-1].size if groups else 0
+        groups.append(Group(at, tuple(entries[at : at + size]), "note"))
+    first = number * 256
+    if first + 256 <= len(entries):
+        assert bundle_of(groups, first) == entries[first : first + 256]
+        groups.remove(next(group for group in groups if group.size > first))
+    with pytest.raises(BrokenLogError, match=f"from {first} on have"):
+        bundle_of(groups, first)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pilot_identity.core.audit.recollection import Recollection
-from pilot_identity.core.audit.remembered import RECENT, Remembered
+from pilot_identity.core.audit.remembered import FEW, RECENT, Kept, Remembered
 
 
 def row(step: str, *, subject: str = "uid", issuance: int | None = None) -> Recollection:
@@ -137,6 +137,32 @@ def test_deferred_bundles_are_taken_in_of_the_living_alone() -> None:
     other = Remembered()
     other.defer(512, rows)
     assert other.index_of("uid-4", "uid-4/requested") == 516
+
+
+def test_who_is_asked_for_before_the_living_are_known_is_looked_up_alone() -> None:
+    """The others of a log stay packed, or a start would hold all of them; nothing is known less by it."""
+    rows = [row("requested", subject=f"uid-{number}") for number in range(256)]
+    made = Remembered()
+    made.defer(512, rows)
+    made.defer_kept(tuple(Kept(number, row("credential/1", subject="uid-7", issuance=1)) for number in (3,)))
+    assert made.index_of("uid-7", "uid-7/requested") == 519
+    assert made.index_of("uid-7", "uid-7/credential/1") == 3
+    assert made.index_of("started", "started/1") is None
+    made.retain({"uid-7"})
+    assert len(made) == 2, "of no other was anything taken in"
+    told = made.announced("uid-7")
+    assert told is not None
+    assert (told.index, told.issuance) == (3, 1)
+
+
+def test_everybody_who_is_asked_for_before_the_living_are_known_is_found() -> None:
+    """However many they are."""
+    made = Remembered()
+    made.defer(512, [row("requested", subject=f"uid-{number}") for number in range(256)])
+    for number in range(2 * FEW):
+        assert made.index_of(f"uid-{number}", f"uid-{number}/requested") == 512 + number
+    made.defer(256, [row("requested", subject=f"old-{number}") for number in range(256)])
+    assert made.index_of("old-1", "old-1/requested") == 257
 
 
 def test_the_steps_of_a_subject_are_told() -> None:

@@ -65,9 +65,19 @@ class Api:
         """Read an object."""
         return await self.call("GET", path)
 
-    async def create(self, path: str, body: Mapping[str, Any], *, dry_run: bool = False) -> Any:
-        """Create an object; raises `Conflict` where one of that name exists."""
-        return await self.call("POST", path, body, query={"dryRun": "All"} if dry_run else None)
+    async def create(
+        self, path: str, body: Mapping[str, Any], *, dry_run: bool = False, accept: str = JSON
+    ) -> Any:
+        """Create an object; raises `Conflict` where one of that name exists.
+
+        Args:
+            path: the collection's.
+            body: the object.
+            dry_run: whether it is only tried.
+            accept: what of the stored object is answered.
+        """
+        query = {"dryRun": "All"} if dry_run else None
+        return await self.call("POST", path, body, query=query, accept=accept)
 
     async def replace(self, path: str, body: Mapping[str, Any], *, dry_run: bool = False) -> Any:
         """Replace an object."""
@@ -83,16 +93,21 @@ class Api:
         return await self.call("DELETE", path, {"preconditions": conditions} if conditions else None)
 
     async def pages(
-        self, path: str, *, label_selector: str = "", accept: str = JSON
+        self, path: str, *, label_selector: str = "", accept: str = JSON, size: int = PAGE
     ) -> AsyncIterator[dict[str, Any]]:
-        """Yield a collection's items, page by page; raises `Conflict` where a page's snapshot is gone."""
-        query = {"limit": str(PAGE)}
+        """Yield a collection's items, page by page; raises `Conflict` where a page's snapshot is gone.
+
+        No page is held beside the next: its items are let go as they are yielded.
+        """
+        query = {"limit": str(size)}
         if label_selector:
             query["labelSelector"] = label_selector
         while True:
             page = await self.call("GET", path, query=query, accept=accept)
-            for item in page["items"] or ():
-                yield item
+            items = page["items"] or []
+            items.reverse()
+            while items:
+                yield items.pop()
             token = page["metadata"].get("continue")
             if not token:
                 return

@@ -5,6 +5,12 @@ writer that slept could take its name again. Two rules keep that from forking th
 only when it has stood for `GRACE_SECONDS`, and after the bundle that has its entries was written. A writer
 whose group was created within that time of its last certain knowledge of the head met every rival's group
 that there was; otherwise it looks for the bundle before it believes that its group counts.
+
+Neither rule speaks of the order in which spent groups go, so any of them may be gone and any other left:
+
+- Bundles are written in the log's order, so their last tells how far the log is compacted, and no group that
+  lies before its end is needed to go on. Those that do not lie before it all stand, as does the newest.
+- Who finds a size's name free asks for the bundle that has the entry there, and only about that one group.
 """
 
 from __future__ import annotations
@@ -146,20 +152,35 @@ class Chain:
         """Note a group that is to be deleted, because it is no part of the log."""
         self._standing[standing.extends] = replace(standing, is_stray=True)
 
-    def next_bundle(self, now: float) -> Sequence[Standing]:
-        """The groups of the next bundle, in order, if all its entries are there and have stood for long."""
-        end = self.sealed + WIDTH
-        if self.size < end:
-            return ()
+    def due(self, now: float, *, most: int) -> Sequence[Sequence[Standing]]:
+        """The groups of each bundle that may be made, in order: its entries are all there and stood for long.
+
+        A group over the edge of two bundles is one of both.
+
+        Args:
+            now: by the clock of `Standing.since`.
+            most: what takes more groups than these is left for later, but never the first bundle.
+        """
         groups = sorted(
-            (
-                one
-                for one in self._standing.values()
-                if not one.is_stray and one.extends < end and one.size > self.sealed
-            ),
+            (one for one in self._standing.values() if not one.is_stray and one.size > self.sealed),
             key=lambda one: one.extends,
         )
-        return groups if all(one.since + GRACE_SECONDS <= now for one in groups) else ()
+        count = max(most, sum(one.extends < self.sealed + WIDTH for one in groups))
+        left = (one.extends for at, one in enumerate(groups) if at == count or not _stood(one, now))
+        reach = next(left, self.size)
+        return [
+            [one for one in groups[:count] if one.size > first and one.extends < first + WIDTH]
+            for first in range(self.sealed, reach - WIDTH + 1, WIDTH)
+        ]
+
+    def is_behind(self, now: float) -> bool:
+        """Whether the bundle after the next one may be made too."""
+        end = self.sealed + 2 * WIDTH
+        return self.size >= end and all(
+            _stood(one, now)
+            for one in self._standing.values()
+            if not one.is_stray and self.sealed < one.size and one.extends < end
+        )
 
     def seal(self, bundle: Compacted) -> None:
         """Note that a bundle is stored.
@@ -189,8 +210,7 @@ class Chain:
             (
                 one
                 for one in self._standing.values()
-                if one.is_stray
-                or (one.size <= self.sealed and one.size < self.size and one.since + GRACE_SECONDS <= now)
+                if one.is_stray or (one.size <= self.sealed and one.size < self.size and _stood(one, now))
             ),
             key=lambda one: one.extends,
         )
@@ -208,3 +228,8 @@ class Chain:
     def groups(self) -> int:
         """How many groups stand."""
         return len(self._standing)
+
+
+def _stood(standing: Standing, now: float) -> bool:
+    """Whether a group has stood for long enough that no writer can have missed it."""
+    return standing.since + GRACE_SECONDS <= now

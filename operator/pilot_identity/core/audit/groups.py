@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from pilot_identity.core.audit.checkpoint import Checkpoint, LogSigner, LogVerifier
 from pilot_identity.core.audit.merkle import Frontier, leaf_hash
+from pilot_identity.core.audit.tiles import WIDTH
 
 NAME_PREFIX = "audit-group-"
 MAX_ENTRIES = 256
@@ -67,6 +68,20 @@ def group_name(size: int) -> str:
     'audit-group-0000000000000042'
     """
     return f"{NAME_PREFIX}{size:016d}"
+
+
+def bundle_of(groups: Iterable[Group], first: int) -> Sequence[bytes]:
+    """The entries of the bundle from `first` on, out of groups that follow each other.
+
+    Raises:
+        BrokenLogError: the groups have not just these entries.
+    """
+    entries: list[bytes] = []
+    for group in groups:
+        entries += group.entries[max(0, first - group.extends) : max(0, first + WIDTH - group.extends)]
+    if len(entries) != WIDTH:
+        raise BrokenLogError(f"the groups from {first} on have {len(entries)} entries of {WIDTH}")
+    return entries
 
 
 def take(waiting: Sequence[bytes]) -> int:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
@@ -25,6 +25,8 @@ RECENT = 16_384
 """Drawn names that are known; far more than what is tried again after a write that failed."""
 LAST_STEPS = 2
 """Of a subject that is gone: its end and the tombstone. What is owed to the log is tried until it is in."""
+FEW = 4
+"""Subjects that are looked up in what is deferred, each by reading through it, before all is taken in."""
 _CREDENTIAL = re.compile(r"credential/([0-9]{1,18})")
 _NAMED_REPORT = re.compile(r"activity/[^/]+/[^/]+")
 _CLOSED = "closed"
@@ -65,13 +67,15 @@ class Remembered:
     def __init__(self) -> None:
         self._subjects: dict[str, _Subject] = {}
         self._recent: OrderedDict[str, int] = OrderedDict()
-        self._deferred: list[Iterable[Kept]] = []
+        self._deferred: list[_Bundle | Sequence[Kept]] = []
+        self._looked_up: set[str] = set()
 
     def clear(self) -> None:
         """Forget all."""
         self._subjects.clear()
         self._recent.clear()
         self._deferred.clear()
+        self._looked_up.clear()
 
     def take_in(self, index: int, row: Recollection, encoded: bytes | None = None) -> None:
         """Remember an entry; `encoded` where it is at hand."""
@@ -98,18 +102,20 @@ class Remembered:
 
     def defer(self, first: int, rows: Sequence[Recollection] | str) -> None:
         """Remember entries from `first` on, as packed or not, once somebody asks."""
-        self._deferred.append(_of_bundle(first, rows))
+        self._deferred.append(_Bundle(first, rows))
+        self._looked_up.clear()
 
-    def defer_kept(self, kept: Iterable[Kept]) -> None:
+    def defer_kept(self, kept: Sequence[Kept]) -> None:
         """Remember these, once somebody asks."""
         self._deferred.append(kept)
+        self._looked_up.clear()
 
     def index_of(self, subject_uid: str, entry_id: str) -> int | None:
         """Where the entry of this id stands; `None` where it is not known to be recorded.
 
         Of a credential that is not the newest of its subject, it is the newest's index.
         """
-        self._recall()
+        self._look_up(subject_uid)
         subject = self._subjects.get(subject_uid)
         if subject is None:
             return self._recent.get(entry_id)
@@ -180,19 +186,44 @@ class Remembered:
         )
         return len(self._recent) + sum(each)
 
+    def _look_up(self, subject_uid: str) -> None:
+        """Take in what is deferred of one subject, and leave the rest: that is all who ever were in the log.
+
+        A start asks for its own process before it knows who is living, and forgets all others then.
+        """
+        if not self._deferred or subject_uid in self._looked_up:
+            return
+        if len(self._looked_up) == FEW:
+            self._recall()
+            return
+        self._looked_up.add(subject_uid)
+        for one in self._deferred:
+            for kept in one:
+                if kept.row.subject_uid == subject_uid:
+                    self.take_in(kept.index, kept.row)
+
     def _recall(self, subject_uids: AbstractSet[str] | None = None) -> None:
         """Take in what was deferred, once: of these subjects, as soon as they are known, else of all."""
         deferred, self._deferred = self._deferred, []
+        self._looked_up.clear()
         for one in deferred:
             for kept in one:
                 if subject_uids is None or kept.row.subject_uid in subject_uids:
                     self.take_in(kept.index, kept.row)
 
 
-def _of_bundle(first: int, rows: Sequence[Recollection] | str) -> Iterator[Kept]:
-    unpacked = (unpack(rows) or ()) if isinstance(rows, str) else rows
-    for index, row in enumerate(unpacked, start=first):
-        yield Kept(index, row)
+@dataclass(frozen=True, slots=True)
+class _Bundle:
+    """What is kept of the entries from `first` on, as packed or not."""
+
+    first: int
+    rows: Sequence[Recollection] | str
+
+    def __iter__(self) -> Iterator[Kept]:
+        """Unpack it, each time anew."""
+        unpacked = (unpack(self.rows) or ()) if isinstance(self.rows, str) else self.rows
+        for index, row in enumerate(unpacked, start=self.first):
+            yield Kept(index, row)
 
 
 def _step(subject_uid: str, entry_id: str) -> str:
