@@ -34,7 +34,8 @@ def test_heads_are_cosigned_and_verified(
     """By the witness's key the log is witnessed, in the cluster, in an export and in a receipt."""
     play.ready_pilot("triage")
     size = cosigned(operator)
-    done = audit("verify", *WHERE, "--witness", witness.vkey, "--witness-url", witness.url, "-o", "json")
+    asked = ("--witness", witness.vkey, "--witness-url", witness.url, "--witnessed-within", "5m")
+    done = audit("verify", *WHERE, *asked, "-o", "json")
     assert done.returncode == 0, done.stdout + done.stderr
     word = words(done.stdout)
     assert (word["given"], word["stands"], word["counts"]) == (True, True, True)
@@ -69,6 +70,12 @@ def test_a_witness_that_was_away_goes_on_where_it_stood(
     late = audit("verify", *WHERE, "--witness", witness.vkey, "-o", "json")
     assert late.returncode == 0, "what came since is under the log's key alone, and it is said how much"
     assert int(str(words(late.stdout)["beyond"])) >= behind > 0
+    bound = ("--witness", witness.vkey, "--witnessed-within", "1s")
+    until(
+        lambda: f"entry {before} is the oldest that no witness saw" in audit("verify", *WHERE, *bound).stdout,
+        "the first entry that the witness missed is named",
+        seconds=SECONDS,
+    )
     witness.component.start()
     assert cosigned(operator, beyond=before) > before
     assert operator.metrics(operator.operator)["pilot_identity_witness_refusals_total"] == 0
