@@ -35,6 +35,7 @@ from pilot_identity.core.decisions.plan import (
     TokenRefused,
 )
 from pilot_identity.core.decisions.stages import KeyFacts
+from pilot_identity.core.decisions.witnessed import WitnessStanding
 from pilot_identity.core.resources import Resource
 from pilot_identity.core.resources.metadata import Key
 from pilot_identity.core.resources.task_grant import Binding, Proof
@@ -342,6 +343,14 @@ class Surroundings(Protocol):
 
     async def bindings(self) -> Sequence[LiveBinding]:
         """Every RoleBinding of the watched namespaces that only the operator makes."""
+        ...
+
+
+class LogWitnesses(Protocol):
+    """Those who cosign the log."""
+
+    def standings(self) -> Sequence[WitnessStanding]:
+        """How it stands with each; none where no witness is configured."""
         ...
 
 

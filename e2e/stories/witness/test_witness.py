@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,12 +29,18 @@ def words(told: str) -> dict[str, object]:
     return dict(word)
 
 
+def is_alarm(event: dict[str, Any]) -> bool:
+    """Whether it warns that a witness saw another history."""
+    return (event["type"], event["reason"]) == ("Warning", "WitnessInconsistent")
+
+
 def test_heads_are_cosigned_and_verified(
     play: Play, operator: Installation, witness: Witness, audit: Audit, tmp_path: Path
 ) -> None:
     """By the witness's key the log is witnessed, in the cluster, in an export and in a receipt."""
     play.ready_pilot("triage")
     size = cosigned(operator)
+    operator.cluster.kubectl("wait", "--for=condition=Witnessed", "stage", "--all", "--timeout=60s")
     asked = ("--witness", witness.vkey, "--witness-url", witness.url, "--witnessed-within", "5m")
     done = audit("verify", *WHERE, *asked, "-o", "json")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -130,6 +137,15 @@ def test_who_holds_key_and_storage_cannot_rewrite_what_was_witnessed(
     until(
         lambda: operator.metrics(operator.operator)[refusals],
         "the witness refused the forged log",
+        seconds=SECONDS,
+    )
+    alarm = "--for=jsonpath={.status.conditions[?(@.type=='Witnessed')].reason}=WitnessInconsistent"
+    operator.cluster.kubectl("wait", alarm, "stage", "--all", "--timeout=60s")
+    until(
+        lambda: [
+            event for event in operator.cluster.get("-n", "default", "events")["items"] if is_alarm(event)
+        ],
+        "people are warned of it",
         seconds=SECONDS,
     )
     unproven = audit("verify", *WHERE, "--witness", witness.vkey)
