@@ -300,6 +300,10 @@ class AuditLog(Protocol):
         """
         ...
 
+    def has_room(self, entry: Entry) -> bool:
+        """Whether the log can know this entry when it comes again; a named report may find no room."""
+        ...
+
     def settle(self, subject_uid: str, index: int) -> None:
         """Forget what was announced up to that entry: the subject's status tells what became of it."""
         ...

@@ -179,6 +179,10 @@ class ConfigMapLog:
             return None
         return told.index, decode_entry(await self._entry(told))
 
+    def has_room(self, entry: Entry) -> bool:
+        """Whether the log can know this entry when it comes again."""
+        return self.remembered.has_room(entry.subject_uid, entry.id)
+
     def steps(self, subject_uid: str) -> dict[str, int]:
         """Where each step of a subject stands, of those that this process may be asked to repeat."""
         return self.remembered.steps_of(subject_uid)

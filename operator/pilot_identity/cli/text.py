@@ -34,7 +34,7 @@ def legible(text: str, encoding: str) -> str:
     >>> legible("and so on … größer", "utf-8")
     'and so on … größer'
     >>> legible("and so on … größer", "ascii")
-    'and so on ... gr\xf6\xdfer'
+    'and so on ... gr\\xf6\\xdfer'
     """
     try:
         text.encode(encoding)
