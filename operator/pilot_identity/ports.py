@@ -35,6 +35,7 @@ from pilot_identity.core.decisions.plan import (
     TokenRefused,
 )
 from pilot_identity.core.decisions.stages import KeyFacts
+from pilot_identity.core.decisions.witnessed import WitnessStanding
 from pilot_identity.core.resources import Resource
 from pilot_identity.core.resources.metadata import Key
 from pilot_identity.core.resources.task_grant import Binding, Proof
@@ -299,6 +300,10 @@ class AuditLog(Protocol):
         """
         ...
 
+    def has_room(self, entry: Entry) -> bool:
+        """Whether the log can know this entry when it comes again; a named report may find no room."""
+        ...
+
     def settle(self, subject_uid: str, index: int) -> None:
         """Forget what was announced up to that entry: the subject's status tells what became of it."""
         ...
@@ -342,6 +347,14 @@ class Surroundings(Protocol):
 
     async def bindings(self) -> Sequence[LiveBinding]:
         """Every RoleBinding of the watched namespaces that only the operator makes."""
+        ...
+
+
+class LogWitnesses(Protocol):
+    """Those who cosign the log."""
+
+    def standings(self) -> Sequence[WitnessStanding]:
+        """How it stands with each; none where no witness is configured."""
         ...
 
 

@@ -46,7 +46,9 @@ from pilot_identity.control.reconcile import Reconciler
 from pilot_identity.control.sightings import Sightings
 from pilot_identity.control.store import Store
 from pilot_identity.control.sweep import Sweeper
+from pilot_identity.control.telling import Teller
 from pilot_identity.control.tenure import Tenure
+from pilot_identity.control.witnessed import Witnessed
 from pilot_identity.core.audit.checkpoint import LogSigner
 from pilot_identity.core.audit.entries import Entry, EntryType
 from pilot_identity.core.audit.growth import Growth
@@ -189,15 +191,14 @@ class Operator:
         receiver = secrets.token_hex(4)
         sightings = Sightings(self.store, cluster, audit_log, utc_now, receiver, reconciler.mark)
         intake = Intake(self.store, reconciler, sweeper, sightings=sightings)
+        teller = Teller(self.store, cluster, recorder, reconciler.mark)
+        witnessed = Witnessed(witnesses, teller, utc_now)
         completeness = Completeness(
-            self.store,
-            cluster,
+            teller,
             KubernetesSurroundings(self.api, self.options.namespaces),
             audit_log,
             ConfigMapEntries(self.api, self.options.operator_namespace),
-            recorder,
             utc_now,
-            reconciler.mark,
             self.options.namespaces,
             self.options.reconcile_seconds,
         )
@@ -327,6 +328,7 @@ class Operator:
                 witnesses,
                 archiver,
                 completeness,
+                witnessed,
                 tenure,
             ),
             name="leading",
@@ -413,6 +415,7 @@ class Operator:
         witnesses: Witnesses,
         archiver: Archiver | None,
         completeness: Completeness,
+        witnessed: Witnessed,
         tenure: Tenure,
     ) -> None:
         """Wait for the lease, read the log, sweep, then work until the lease is lost."""
@@ -446,6 +449,7 @@ class Operator:
                 if archiver is not None:  # after the sweep: it keeps what is remembered of objects that exist
                     tasks.create_task(archiver.run(), name="archiving")
                 tasks.create_task(completeness.run(), name="completeness")
+                tasks.create_task(witnessed.run(), name="how it stands with the witnesses")
                 for number in range(WORKERS):
                     tasks.create_task(reconciler.work(), name=f"worker {number}")
 

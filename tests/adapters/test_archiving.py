@@ -134,6 +134,29 @@ async def test_an_archived_announcement_is_read_from_the_archive(world: World) -
         await without.announced("open", 2)
 
 
+@pytest.mark.parametrize("at", [2, 40, -1])
+async def test_an_archived_announcement_with_one_byte_changed_is_not_decided_on(
+    world: World, at: int
+) -> None:
+    """What the archive says is hashed again: by the edge in the cluster, which the log's key signed."""
+    await world.fill(entry(0, subject="open", credential={"id": "one", "issuance": 3}))
+    log = world.log()
+    await log.open()
+    log.retain({"open"})
+    await archive_all(world.archiver(log))
+    file = world.volume / "tile" / "entries" / "000"
+    content = bytearray(file.read_bytes())
+    content[at] ^= 1
+    file.write_bytes(content)
+    again = world.log()
+    await again.open()
+    with pytest.raises(Unavailable, match="entry 0 cannot be read: the archive's tile/entries/000"):
+        await again.announced("open", 2)
+    content[at] ^= 1
+    file.write_bytes(content)
+    assert await again.announced("open", 2) is not None
+
+
 @pytest.mark.parametrize("hours, is_told", [(2000, True), (1, False)])
 async def test_archived_revocations_are_told_on_start_until_they_lapse(
     hours: int, world: World, *, is_told: bool

@@ -22,6 +22,7 @@ from pilot_identity.adapters.witnesses import (
     COSIGNED_CONFIG_MAP,
     VKEYS,
     Address,
+    WitnessedOtherwiseError,
     WitnessError,
     Witnesses,
     WitnessRefusalError,
@@ -32,6 +33,8 @@ from pilot_identity.core.audit.cosignature import Cosigner
 from pilot_identity.core.audit.entries import Entry, EntryType
 from pilot_identity.core.audit.groups import BrokenLogError
 from pilot_identity.core.audit.growth import Growth
+from pilot_identity.core.decisions.witnessed import WitnessStanding
+from pilot_identity.core.resources.conditions import Reason
 from pilot_identity.endpoints.server import listen
 from pilot_identity.endpoints.witnessing import Witnessing
 from pilot_identity.ports import Unavailable
@@ -220,10 +223,10 @@ async def test_a_log_that_was_cut_is_refused_and_told(tmp_path: Path) -> None:
             await here.bring()
         async with desk(served.url) as here:
             await here.add(10, kind=EntryType.GRANT_DENIED)
-            with pytest.raises(WitnessRefusalError, match="it cosigned 20 entries, this log has 10"):
+            with pytest.raises(WitnessedOtherwiseError, match="it cosigned 20 entries, this log has 10"):
                 await here.bring()
             await here.add(50)
-            with pytest.raises(WitnessRefusalError, match="it answers 422"):
+            with pytest.raises(WitnessedOtherwiseError, match="it answers 422"):
                 await here.bring()
             assert here.published() is None
 
@@ -296,6 +299,26 @@ async def test_a_witness_that_answers_anything_else_is_told(
         assert here.published() is None
 
 
+async def test_one_false_conflict_silences_no_witness() -> None:
+    """No 409 is signed: whoever answered it once is asked again, from where the witness's signature was."""
+    answers = [(409, b"900000000000\n"), (409, b"900000000000\n"), (404, b"no such log\n")]
+    asked: list[bytes] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(await request.read())
+        status, body = answers[len(asked) - 1]
+        return web.Response(status=status, body=body)
+
+    app = web.Application()
+    app.add_routes([web.post("/add-checkpoint", answer)])
+    async with listen(app, 0, None) as port, desk(f"http://localhost:{port}") as here:
+        await here.add(3)
+        for told in ("this log has 3", "this log has 3", "no such log"):
+            with pytest.raises(WitnessRefusalError, match=told):
+                await here.bring()
+    assert [each.partition(b"\n")[0] for each in asked] == [b"old 0"] * 3
+
+
 async def test_a_witness_that_is_away_holds_nothing_up(caplog: pytest.LogCaptureFixture) -> None:
     """Commits go on; figures and the log tell how far behind it is."""
     async with listen(web.Application(), 0, None) as port:
@@ -311,6 +334,52 @@ async def test_a_witness_that_is_away_holds_nothing_up(caplog: pytest.LogCapture
         assert "witness.example.org/w1: no answer" in caplog.text
         running.cancel()
         await asyncio.wait([running])
+
+
+async def shown(here: Desk, reason: Reason | None, *, cosigned: bool = False) -> WitnessStanding:
+    """Wait until the witness stands so."""
+
+    def stands() -> bool:
+        (one,) = here.asking.standings()
+        return (one.trouble.reason if one.trouble else None) is reason and (one.at is not None) is cosigned
+
+    async with asyncio.timeout(20):
+        while not stands():  # noqa: ASYNC110 - as people are told, now and then
+            await asyncio.sleep(0.02)
+    (one,) = here.asking.standings()
+    return one
+
+
+async def test_how_it_stands_with_a_witness(tmp_path: Path) -> None:
+    """What began its trouble stays, with its time, until it cosigns again; a restart knows what it did."""
+    server = FakeServer(SetClock())
+    async with listen(web.Application(), 0, None) as port:
+        nobody = port
+    async with witness(tmp_path) as served:
+        async with desk(served.url, server) as here:
+            await here.add(3)
+            running = asyncio.create_task(here.asking.run())
+            assert (await shown(here, None, cosigned=True)).size == 3
+            running.cancel()
+            await asyncio.wait([running])
+        async with desk(f"http://localhost:{nobody}", server) as here:
+            await here.add(1)
+            running = asyncio.create_task(here.asking.run())
+            found = await shown(here, Reason.WITNESS_UNREACHABLE, cosigned=True)
+            assert (found.name, found.size, found.at) == (WITNESS.name, 3, START)
+            assert found.trouble is not None
+            assert found.trouble.since == START
+            assert found.trouble.message.startswith("no answer: ")
+            running.cancel()
+            await asyncio.wait([running])
+        async with desk(served.url) as here:  # another server: the log was lost, and begins anew
+            await here.add(2)
+            running = asyncio.create_task(here.asking.run())
+            found = await shown(here, Reason.WITNESS_INCONSISTENT)
+            assert found.trouble is not None
+            assert "it cosigned 3 entries, this log has 2" in found.trouble.message
+            running.cancel()
+            await asyncio.wait([running])
 
 
 async def test_memory_is_bounded_however_long_a_witness_is_away(monkeypatch: pytest.MonkeyPatch) -> None:

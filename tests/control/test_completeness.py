@@ -19,6 +19,7 @@ from pilot_identity.adapters.kubernetes.surroundings import KubernetesSurroundin
 from pilot_identity.control import completeness as module
 from pilot_identity.control.completeness import EVERY_SECONDS, FIRST_SECONDS, JITTER, Completeness
 from pilot_identity.control.store import Store
+from pilot_identity.control.telling import Teller
 from pilot_identity.core.audit.completeness import Disagreement
 from pilot_identity.core.resources import Resource, parse
 from pilot_identity.core.resources.metadata import Key
@@ -125,14 +126,11 @@ async def restarted() -> AsyncIterator[Room]:
     await log.open()
     recorder = EventRecorder(api, server.clock, "replica-1")
     completeness = Completeness(
-        store,
-        KubernetesCluster(api),
+        Teller(store, KubernetesCluster(api), recorder, marked.extend),
         KubernetesSurroundings(api),
         log,
         ConfigMapEntries(api, HOME),
-        recorder,
         server.clock,
-        marked.extend,
     )
     events = asyncio.create_task(recorder.run())
     room = Room(server, store, completeness, marked)

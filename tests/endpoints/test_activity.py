@@ -16,6 +16,7 @@ from aiohttp import web
 
 from pilot_identity.adapters.clock import utc_now
 from pilot_identity.core.activity.rate import Allowance, Rate
+from pilot_identity.core.audit import remembered
 from pilot_identity.core.audit.entries import EntryType, RecordedEntry
 from pilot_identity.core.resources.metadata import GROUP
 from pilot_identity.core.spiffe import jose
@@ -406,6 +407,22 @@ async def test_too_much_at_once_is_asked_to_come_later(served: Served) -> None:
     assert (await served.post(CALL, token=token))[0] == 429
     assert served.headers["Retry-After"] == "2"
     assert len(served.entries()) == 1
+
+
+async def test_where_no_more_names_are_told_apart_that_is_said(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is known is answered as before; without a name it is recorded."""
+    monkeypatch.setattr(remembered, "NAMED_OF_ONE", 1)
+    token = served.token()
+    first = await served.post(CALL, token=token, id="run-1")
+    assert first[0] == 201
+    status, answer = await served.post(CALL, token=token, id="run-2")
+    assert (status, "send it without an id" in answer["error"]) == (429, True)
+    assert "Retry-After" not in served.headers
+    assert await served.post(CALL, token=token, id="run-1") == first
+    assert (await served.post(CALL, token=token))[0] == 201
+    assert len(served.entries()) == 2
 
 
 async def test_bytes_count_where_they_are_more_than_the_activities(served: Served) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,13 +29,20 @@ def words(told: str) -> dict[str, object]:
     return dict(word)
 
 
+def is_alarm(event: dict[str, Any]) -> bool:
+    """Whether it warns that a witness saw another history."""
+    return (event["type"], event["reason"]) == ("Warning", "WitnessInconsistent")
+
+
 def test_heads_are_cosigned_and_verified(
     play: Play, operator: Installation, witness: Witness, audit: Audit, tmp_path: Path
 ) -> None:
     """By the witness's key the log is witnessed, in the cluster, in an export and in a receipt."""
     play.ready_pilot("triage")
     size = cosigned(operator)
-    done = audit("verify", *WHERE, "--witness", witness.vkey, "--witness-url", witness.url, "-o", "json")
+    operator.cluster.kubectl("wait", "--for=condition=Witnessed", "stage", "--all", "--timeout=60s")
+    asked = ("--witness", witness.vkey, "--witness-url", witness.url, "--witnessed-within", "5m")
+    done = audit("verify", *WHERE, *asked, "-o", "json")
     assert done.returncode == 0, done.stdout + done.stderr
     word = words(done.stdout)
     assert (word["given"], word["stands"], word["counts"]) == (True, True, True)
@@ -69,6 +77,12 @@ def test_a_witness_that_was_away_goes_on_where_it_stood(
     late = audit("verify", *WHERE, "--witness", witness.vkey, "-o", "json")
     assert late.returncode == 0, "what came since is under the log's key alone, and it is said how much"
     assert int(str(words(late.stdout)["beyond"])) >= behind > 0
+    bound = ("--witness", witness.vkey, "--witnessed-within", "1s")
+    until(
+        lambda: f"entry {before} is the oldest that no witness saw" in audit("verify", *WHERE, *bound).stdout,
+        "the first entry that the witness missed is named",
+        seconds=SECONDS,
+    )
     witness.component.start()
     assert cosigned(operator, beyond=before) > before
     assert operator.metrics(operator.operator)["pilot_identity_witness_refusals_total"] == 0
@@ -123,6 +137,15 @@ def test_who_holds_key_and_storage_cannot_rewrite_what_was_witnessed(
     until(
         lambda: operator.metrics(operator.operator)[refusals],
         "the witness refused the forged log",
+        seconds=SECONDS,
+    )
+    alarm = "--for=jsonpath={.status.conditions[?(@.type=='Witnessed')].reason}=WitnessInconsistent"
+    operator.cluster.kubectl("wait", alarm, "stage", "--all", "--timeout=60s")
+    until(
+        lambda: [
+            event for event in operator.cluster.get("-n", "default", "events")["items"] if is_alarm(event)
+        ],
+        "people are warned of it",
         seconds=SECONDS,
     )
     unproven = audit("verify", *WHERE, "--witness", witness.vkey)

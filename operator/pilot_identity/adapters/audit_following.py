@@ -15,6 +15,7 @@ from pilot_identity.adapters.audit_archived import ArchivedConfigMaps
 from pilot_identity.adapters.audit_groups import GroupConfigMaps, StoredGroup
 from pilot_identity.adapters.audit_tiles import TileConfigMaps
 from pilot_identity.adapters.kubernetes.api import Api
+from pilot_identity.core.audit.archived import Archived
 from pilot_identity.core.audit.chain import Chain, Standing
 from pilot_identity.core.audit.checkpoint import LogVerifier
 from pilot_identity.core.audit.compacted import Compacted
@@ -95,13 +96,23 @@ class Follower:
 
     async def _open_archived(self) -> int:
         """Take up what is kept of the entries that are archived; returns how many are."""
-        archived = await self._archived.newest()
+        archived = await self.archived()
         if archived is None:
             return 0
-        archived.require_signed(self._verifier)
         self.remembered.defer_kept(archived.kept)
         self._tell_revoked(kept.row for kept in archived.kept)
         return archived.size
+
+    async def archived(self) -> Archived | None:
+        """Up to where the log is archived, as its key signed it; `None` where nothing is.
+
+        Raises:
+            BrokenLogError, CheckpointError: what is stored was not signed.
+        """
+        archived = await self._archived.newest()
+        if archived is not None:
+            archived.require_signed(self._verifier)
+        return archived
 
     async def _open_bundles(self, bundles: Sequence[tuple[int, str]]) -> None:
         last = await self.tiles.read(bundles[-1][0])

@@ -24,7 +24,8 @@ from pilot_identity.core.audit.entries import Entry, RecordedEntry, decode_entry
 from pilot_identity.core.audit.groups import MAX_ENTRIES, BrokenLogError, extend, take
 from pilot_identity.core.audit.growth import Growth
 from pilot_identity.core.audit.remembered import Announced
-from pilot_identity.core.audit.tiles import ENTRIES, WIDTH, Tile, TileError, decode_bundle
+from pilot_identity.core.audit.shelf import proof_files, proven
+from pilot_identity.core.audit.tiles import WIDTH
 from pilot_identity.ports import AlreadyRecorded, Archive, Conflict, PortError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -180,6 +181,10 @@ class ConfigMapLog:
             return None
         return told.index, decode_entry(await self._entry(told))
 
+    def has_room(self, entry: Entry) -> bool:
+        """Whether the log can know this entry when it comes again."""
+        return self.remembered.has_room(entry.subject_uid, entry.id)
+
     def steps(self, subject_uid: str) -> dict[str, int]:
         """Where each step of a subject stands, of those that this process may be asked to repeat."""
         return self.remembered.steps_of(subject_uid)
@@ -228,18 +233,22 @@ class ConfigMapLog:
             try:
                 bundle = await self._tiles.read(first)
                 entries = bundle.entries if bundle is not None else await self._from_archive(first)
-            except (BrokenLogError, TileError) as error:
-                raise Unavailable(str(error)) from error
+            except (BrokenLogError, CheckpointError) as error:
+                raise Unavailable(f"entry {told.index} cannot be read: {error}") from error
             told.encoded = entries[told.index - first]
         return told.encoded
 
     async def _from_archive(self, first: int) -> Sequence[bytes]:
-        path = Tile(ENTRIES, first // WIDTH).path
-        content = await self._archive.read(path) if self._archive is not None else None
-        entries = decode_bundle(content or b"")
-        if len(entries) != WIDTH:
+        """Read a bundle that left, and believe of it what hashes to the edge that the log's key signed.
+
+        Raises:
+            BrokenLogError: the archive has something else.
+        """
+        record = await self._follower.archived()
+        if self._archive is None or record is None or record.size <= first:
             raise Unavailable(f"the bundle from {first} on is neither in the cluster nor in the archive")
-        return entries
+        read = {path: await self._archive.read(path) for path in proof_files(first, record.size)}
+        return await asyncio.to_thread(proven, first, record.size, record.edge, read.get)
 
     async def _write_or_fail(self, batch: list[_Waiting]) -> None:
         try:

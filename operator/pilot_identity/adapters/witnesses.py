@@ -30,6 +30,8 @@ from pilot_identity.core.audit.growth import Growth
 from pilot_identity.core.audit.merkle import Frontier
 from pilot_identity.core.audit.proofs import ProofError
 from pilot_identity.core.audit.tiles import WIDTH
+from pilot_identity.core.decisions.witnessed import Trouble, WitnessStanding
+from pilot_identity.core.resources.conditions import Reason
 from pilot_identity.core.resources.metadata import GROUP
 from pilot_identity.core.witness.request import AddCheckpoint
 from pilot_identity.ports import Clock, PortError
@@ -54,9 +56,7 @@ WINDOW = 64 * WIDTH
 """How many entries are kept for a witness that is behind; what was before is proven from bundles."""
 CONFLICTS_AT_ONCE = 2
 """How often a witness may say that it stands elsewhere, before it is asked again later."""
-REFUSALS = frozenset(
-    {HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY}
-)
+REFUSALS = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND})
 """What a witness answers that will not cosign; asking again helps only once somebody has looked."""
 _NEVER = dt.datetime.min.replace(tzinfo=dt.UTC)
 _SIZE = re.compile(rb"(0|[1-9][0-9]{0,17})\n")
@@ -65,9 +65,25 @@ _SIZE = re.compile(rb"(0|[1-9][0-9]{0,17})\n")
 class WitnessError(Exception):
     """A witness did not cosign; the message says what it did instead."""
 
+    reason = Reason.WITNESS_UNREACHABLE
+
+
+class WitnessFarBehindError(WitnessError):
+    """A witness cosigns, and is not at the head yet."""
+
+    reason = Reason.WITNESS_BEHIND
+
 
 class WitnessRefusalError(WitnessError):
     """A witness will not cosign this log: somebody must look at it."""
+
+    reason = Reason.WITNESS_REFUSED
+
+
+class WitnessedOtherwiseError(WitnessRefusalError):
+    """A witness saw another history of this log."""
+
+    reason = Reason.WITNESS_INCONSISTENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +107,8 @@ class _Peer:
         note: the newest head with its cosignature; empty where there is none.
         size: of that head.
         at: when it came, by our own clock.
+        cosigned_at: when the witness made it, by its own; `None` where there is none.
+        trouble: what keeps it from the newest head since then; `None` once it has that.
     """
 
     address: Address
@@ -98,6 +116,8 @@ class _Peer:
     note: str = ""
     size: int = 0
     at: dt.datetime = _NEVER
+    cosigned_at: dt.datetime | None = None
+    trouble: Trouble | None = None
 
 
 class Witnesses:
@@ -149,6 +169,13 @@ class Witnesses:
         """How many entries are not."""
         return max(0, self._growth.size - self.cosigned) if self._peers else 0
 
+    def standings(self) -> Sequence[WitnessStanding]:
+        """How it stands with each witness."""
+        return [
+            WitnessStanding(peer.address.verifier.name, peer.size, peer.cosigned_at, peer.trouble)
+            for peer in self._peers
+        ]
+
     async def run(self) -> None:
         """Keep every witness at the log's head, for ever. The log is open."""
         timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
@@ -169,6 +196,7 @@ class Witnesses:
                     is_known = True
                 if self._is_due(peer):
                     await self.bring(peer, session)
+                    peer.trouble = None
                     pause = PACE_SECONDS
                 else:
                     pause = LOOK_SECONDS
@@ -180,6 +208,10 @@ class Witnesses:
 
     def _note_failure(self, peer: _Peer, error: Exception) -> None:
         self.failures += 1
+        reason = _reason(error)
+        if peer.trouble is None or peer.trouble.reason != reason:
+            since = peer.trouble.since if peer.trouble is not None else self._clock()
+            peer.trouble = Trouble(reason, since, str(error))
         told = log.warning
         if isinstance(error, WitnessRefusalError):
             self.refusals += 1
@@ -215,19 +247,19 @@ class Witnesses:
                 continue
             if status != HTTPStatus.OK:
                 word = answer.decode(errors="replace").strip()[:256]
-                raise (WitnessRefusalError if status in REFUSALS else WitnessError)(
-                    f"it answers {status}: {word}"
-                )
+                raise _error_of(status)(f"it answers {status}: {word}")
             await self._take(peer, asked, answer)
             if peer.size >= wanted:
                 return
-        raise WitnessError(f"it came to {peer.stands_at} in {STEPS_AT_ONCE} steps")
+        raise WitnessFarBehindError(f"it came to {peer.stands_at} in {STEPS_AT_ONCE} steps")
 
     async def _request(self, peer: _Peer) -> AddCheckpoint:
         """The log's head and the proof from where the witness stands; or the first step on a long way."""
         old, growth = peer.stands_at, self._growth
         if old > growth.size:
-            raise WitnessRefusalError(
+            # No 409 is signed: it is asked again next time, from where its own signature was.
+            peer.stands_at = peer.size
+            raise WitnessedOtherwiseError(
                 f"it cosigned {old} entries, this log has {growth.size}: "
                 "the log was cut, or is not the one that it was"
             )
@@ -294,9 +326,10 @@ class Witnesses:
         """Believe a cosignature that verifies, and publish it."""
         verifier = peer.address.verifier
         note = asked.note + verifier.lines_of(answer.decode(errors="replace"))
-        verifier.cosigned_at(note)
+        cosigned_at = verifier.cosigned_at(note)
         size = self._signer.verifier().open(note).size
         peer.note, peer.size, peer.stands_at, peer.at = note, size, size, self._clock()
+        peer.cosigned_at = cosigned_at
         try:
             await self._publish()
         except PortError:
@@ -334,6 +367,7 @@ class Witnesses:
             log.warning("what is published of witness %s does not verify: %s", verifier.name, error)
             return
         peer.note, peer.size, peer.stands_at, peer.at = note, size, size, at
+        peer.cosigned_at = at
 
     async def _find(self) -> Mapping[str, Any] | None:
         try:
@@ -345,3 +379,17 @@ class Witnesses:
     @property
     def _path(self) -> str:
         return paths.core(self._namespace, "configmaps", COSIGNED_CONFIG_MAP)
+
+
+def _error_of(status: int) -> type[WitnessError]:
+    """What an answer means that is no cosignature; 422: the head does not go on from what it cosigned."""
+    if status == HTTPStatus.UNPROCESSABLE_ENTITY:
+        return WitnessedOtherwiseError
+    return WitnessRefusalError if status in REFUSALS else WitnessError
+
+
+def _reason(error: Exception) -> Reason:
+    """What an error says of the witness; where it is not the witness's, the witness stays behind."""
+    if isinstance(error, CheckpointError):
+        return Reason.WITNESS_UNREACHABLE  # something answers, but not this witness
+    return error.reason if isinstance(error, WitnessError) else Reason.WITNESS_BEHIND

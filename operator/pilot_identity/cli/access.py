@@ -13,7 +13,7 @@ from typing import Any
 from pilot_identity.cli.failures import UsageError
 from pilot_identity.core.resources.patterns import PatternError, parse_pattern
 
-SYNTAX = "NAME[=ACTION,…][@RESOURCE,…]"
+SYNTAX = "NAME[=ACTION,...][@RESOURCE,...]"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _ACTION = re.compile(r"[a-z0-9._:-]+|\*")
 

@@ -24,11 +24,11 @@ from pilot_identity.core.resources.task_grant import Phase, TaskGrant
 
 GrantsArgument = Annotated[
     list[str],
-    typer.Argument(metavar="GRANT…", show_default=False, autocompletion=grant_names),
+    typer.Argument(metavar="GRANT...", show_default=False, autocompletion=grant_names),
 ]
 PilotsArgument = Annotated[
     list[str],
-    typer.Argument(metavar="PILOT…", show_default=False, autocompletion=pilot_names),
+    typer.Argument(metavar="PILOT...", show_default=False, autocompletion=pilot_names),
 ]
 WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it has taken effect.")]
 

@@ -31,7 +31,7 @@ def grants(  # noqa: PLR0913, PLR0917 - typer reads a verb's options from its pa
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[GRANT…]", help="Only these.", show_default=False, autocompletion=grant_names
+            metavar="[GRANT...]", help="Only these.", show_default=False, autocompletion=grant_names
         ),
     ] = None,
     all_namespaces: Annotated[

@@ -10,12 +10,12 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 import yaml
 
-from pilot_identity.cli.text import plain
+from pilot_identity.cli.text import legible, plain
 
 GAP = "   "
 
@@ -41,7 +41,7 @@ def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row in cells:
         line = GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        typer.echo(line.rstrip())
+        say(line.rstrip())
 
 
 def show_data(value: Any, chosen: Format) -> None:
@@ -61,12 +61,17 @@ def show_objects(objects: Sequence[Mapping[str, Any]], chosen: Format) -> None:
 
 def say(text: str) -> None:
     """Print a sentence of the result on stdout."""
-    typer.echo(plain(text))
+    typer.echo(legible(plain(text), encoding_of(sys.stdout)))
 
 
 def tell(text: str) -> None:
     """Print what is no result on stderr: progress, warnings, hints."""
-    typer.echo(plain(text), err=True)
+    typer.echo(legible(plain(text), encoding_of(sys.stderr)), err=True)
+
+
+def encoding_of(stream: TextIO) -> str:
+    """What a stream says that its reader reads: ASCII in the locale C, or as PYTHONIOENCODING says."""
+    return stream.encoding or "ascii"
 
 
 def _bare(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,24 @@ def plain(text: str) -> str:
     )
 
 
+_IN_ASCII = str.maketrans({"…": "...", "—": "--"})
+
+
+def legible(text: str, encoding: str) -> str:
+    r"""Write otherwise what an output in this encoding cannot show; where it can show all, nothing changes.
+
+    >>> legible("and so on … größer", "utf-8")
+    'and so on … größer'
+    >>> legible("and so on … größer", "ascii")
+    'and so on ... gr\\xf6\\xdfer'
+    """
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(_IN_ASCII).encode(encoding, "backslashreplace").decode(encoding)
+    return text
+
+
 def ago(moment: dt.datetime | None, now: dt.datetime) -> str:
     """How long ago, to two units, as kubectl writes ages; `-` where it never was.
 

@@ -17,13 +17,11 @@ import asyncio
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-import msgspec
-
-from pilot_identity.control.store import Store
+from pilot_identity.control.telling import Teller
 from pilot_identity.core.audit.completeness import Disagreement, Discrepancy, reconcile
 from pilot_identity.core.audit.live import Listed
 from pilot_identity.core.audit.tiles import WIDTH
@@ -34,14 +32,10 @@ from pilot_identity.core.decisions.plan import Notice, Owner
 from pilot_identity.core.resources import Phase, PilotIdentity, TaskGrant
 from pilot_identity.core.resources.conditions import ConditionType, Reason, cut, find
 from pilot_identity.core.resources.metadata import Key
-from pilot_identity.core.resources.parsing import encode
 from pilot_identity.ports import (
     Clock,
-    Cluster,
-    Conflict,
     PortError,
     Recorded,
-    Recorder,
     StoredEntries,
     Surroundings,
 )
@@ -92,19 +86,15 @@ class Completeness:
     """Makes rounds while this replica leads.
 
     Attributes:
-        mark: told which objects must be looked at, because a status was written.
         namespaces: those that are watched; none is all.
         every: seconds between two rounds.
     """
 
-    store: Store
-    cluster: Cluster
+    teller: Teller
     surroundings: Surroundings
     log: Recorded
     entries: StoredEntries
-    recorder: Recorder
     clock: Clock
-    mark: Callable[[Iterable[Key]], None]
     namespaces: tuple[str, ...] = ()
     every: float = EVERY_SECONDS
     figures: Figures = field(default_factory=Figures)
@@ -166,8 +156,8 @@ class Completeness:
         return (*found, *(one for one in self.found if one.owner_uid in unknown))
 
     def _all(self, view: type[View]) -> Iterable[View]:
-        for key in self.store.keys(view.__name__):
-            one = self.store.get(key)
+        for key in self.teller.store.keys(view.__name__):
+            one = self.teller.store.get(key)
             if isinstance(one, view):
                 yield one
 
@@ -246,7 +236,7 @@ class Completeness:
                 if one.owner is None:
                     note = f"{one.kind}: {one.key} {one.message}"
                     who = Owner(one.key, one.uid)
-                    self.recorder.tell(
+                    self.teller.recorder.tell(
                         Notice(who, "Warning", Reason.NOT_AS_RECORDED, "Reconcile", cut(note)), one.index
                     )
         for one in known.difference(found):
@@ -267,20 +257,7 @@ class Completeness:
 
     async def _write(self, subject: Concerned, messages: Sequence[str]) -> bool:
         telling = tell_mismatch(subject, messages, self.clock())
-        if telling is None:
-            return True
-        status = msgspec.structs.replace(subject.status, conditions=telling.conditions)
-        try:
-            written = await self.cluster.write_status(subject, encode(subject.status), encode(status))
-        except Conflict as error:
-            log.debug("%s: is told again: %s", subject.key, error)
-            return False
-        except PortError as error:
-            log.warning("%s: cannot be told what is not as recorded: %s", subject.key, error)
-            return False
-        self.mark(self.store.put(written))
-        self.recorder.tell(telling.notice, -1)
-        return True
+        return telling is None or await self.teller.tell(subject, telling)
 
 
 def _is_older(missing: frozenset[int], taken: frozenset[int]) -> bool:

@@ -44,6 +44,10 @@ log = logging.getLogger(__name__)
 PATH = "/v1/activities"
 _SCHEME = "bearer "
 _DRAWN_OCTETS = 16
+_NO_ROOM = (
+    "so many reports of this grant, or of all, have an id that no more are told apart; "
+    "send it without an id, and only once"
+)
 
 
 @dataclass(slots=True)
@@ -110,6 +114,8 @@ class Activities:
         except (NotAllowedError, NotAuthenticatedError) as error:
             return _refusal(403, str(error))
         entry = self._entry(credential, grant, report)
+        if not self.log.has_room(entry):
+            return _refusal(429, _NO_ROOM)
         try:
             index = await self.log.commit([entry])
         except PortError as error:

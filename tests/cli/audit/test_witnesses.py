@@ -18,6 +18,7 @@ from pilot_identity.core.audit.cosignature import Cosigner, join_notes
 from pilot_identity.core.audit.merkle import leaf_hash
 from pilot_identity.core.audit.proofs import Tree
 from pilot_identity.core.audit.receipt import Receipt
+from pilot_identity.core.resources.timestamps import format_timestamp
 from pilot_identity.core.witness.request import origin_hash
 from tests.cli.audit.conftest import Run
 from tests.cli.audit.logs import SIGNER, write
@@ -135,12 +136,87 @@ def test_a_log_that_is_not_what_was_cosigned_is_broken(
 
 def test_a_word_may_be_too_old(run: Run, log: str) -> None:
     """An old cosigned head shows nothing of what was cut since."""
-    publish(log, cosigned(8, ago=2 * HOUR))
+    publish(log, cosigned(10, ago=2 * HOUR))
     assert told(run, log, "--witness", VKEY)[0] == 0
     assert told(run, log, "--witness", VKEY, "--witnessed-within", "3h")[0] == 0
     code, said = told(run, log, "--witness", VKEY, "--witnessed-within", "1h")
     assert (code, said["witnesses"]["met"]) == (1, False)
     assert run("verify", "--from", log, "--witness", VKEY, "--witnessed-within", "soon").exit_code == 2
+    publish(log, cosigned(10, ago=-2 * HOUR))
+    assert told(run, log, "--witness", VKEY, "--witnessed-within", "1h")[0] == 1
+    ahead = run("verify", "--from", log, "--witness", VKEY, "--witnessed-within", "1h").stdout
+    assert "ITS CLOCK IS AHEAD OF THIS MACHINE'S" in ahead
+
+
+def test_a_bound_in_time_is_for_witnesses_that_are_given(run: Run, log: str) -> None:
+    """Without one nothing would be held to it."""
+    refused = run("verify", "--from", log, "--witnessed-within", "1h")
+    assert (refused.exit_code, "no witness is given" in refused.stderr) == (2, True)
+
+
+def dated(number: int, ago: dt.timedelta) -> bytes:
+    """An entry that says it was so long ago."""
+    time = format_timestamp((dt.datetime.now(dt.UTC) - ago).replace(microsecond=0))
+    return entry(number).replace(b"2026-06-01T12:00:00Z", time.encode())
+
+
+def head_of(entries: list[bytes]) -> str:
+    """The head of these, cosigned now."""
+    note = SIGNER.sign(Checkpoint(SIGNER.name, len(entries), Tree(map(leaf_hash, entries)).root()))
+    return note + WITNESS.cosign(note, dt.datetime.now(dt.UTC))
+
+
+MINUTE = dt.timedelta(minutes=1)
+WITHIN = ("--witness", VKEY, "--witnessed-within", "1h")
+
+
+@pytest.mark.parametrize("behind, code", [((5, 4), 0), ((70, 4), 1), ((5, 70), 1), ((5, -70), 1)])
+def test_an_old_head_that_is_dated_anew_does_not_cover_what_came_since(
+    run: Run, tmp_path: Path, behind: tuple[int, int], code: int
+) -> None:
+    """What stands beyond it must be no older than the bound, however new the time on the cosignature is."""
+    under = [dated(number, 90 * MINUTE) for number in range(8)]
+    since = [dated(8 + number, minutes * MINUTE) for number, minutes in enumerate(behind)]
+    log = str(write(tmp_path / "log", [*under, *since]))
+    publish(log, head_of(under))
+    found, said = told(run, log, *WITHIN)
+    assert (found, said["witnesses"]["met"], said["witnesses"]["within"]) == (code, code == 0, "1h")
+    assert (said["witnesses"]["overdue"] is None) is (code == 0)
+    if code:
+        assert said["witnesses"]["overdue"]["index"] == 8
+        shown = run("verify", "--from", log, *WITHIN).stdout
+        assert "2 entries came since, NOT ALL OF THEM LATELY" in shown
+        assert "entry 8 is the oldest that no witness saw in time" in shown
+
+
+def test_what_was_seen_here_is_not_new_whatever_it_says(run: Run, tmp_path: Path, state: Path) -> None:
+    """The keeper of the log dates its entries; when this machine saw them is not his to say."""
+    under = [dated(number, 90 * MINUTE) for number in range(8)]
+    log = str(write(tmp_path / "log", [*under, dated(8, 0 * MINUTE)]))
+    publish(log, head_of(under))
+    assert told(run, log, *WITHIN)[0] == 0
+    (head,) = state.glob("head-*")
+    kept = json.loads(head.read_text(encoding="utf-8"))
+    assert [each["size"] for each in kept["sightings"]] == [9]
+    kept["sightings"][0]["at"] = (dt.datetime.now(dt.UTC) - 2 * HOUR).isoformat()
+    head.write_text(json.dumps(kept), encoding="utf-8")
+    code, said = told(run, log, *WITHIN)
+    assert (code, said["witnesses"]["overdue"]["index"]) == (1, 8)
+    assert said["witnesses"]["overdue"]["because"] == "for a head of 9 entries was seen here then"
+
+
+def test_of_several_witnesses_as_many_as_are_wanted_must_have_seen_it(run: Run, tmp_path: Path) -> None:
+    """The oldest entry that is named is the one beyond the last head that enough of them cosigned."""
+    entries = [dated(number, (90 - number) * MINUTE) for number in range(10)]
+    log = str(write(tmp_path / "log", entries))
+    note = SIGNER.sign(Checkpoint(SIGNER.name, 4, Tree(map(leaf_hash, entries[:4])).root()))
+    publish(log, head_of(entries), note + OTHER.cosign(note, dt.datetime.now(dt.UTC)))
+    both = ("--witness", VKEY, "--witness", str(OTHER.verifier()), "--witnessed-within", "1h")
+    assert told(run, log, *both, "--require-witness", "1")[0] == 0
+    code, said = told(run, log, *both)
+    assert (code, said["witnesses"]["overdue"]["index"]) == (1, 4)
+    shown = run("verify", "--from", log, *both).stdout
+    assert "entry 4 is the oldest that fewer than 2 witnesses saw in time" in shown
 
 
 def test_what_is_not_the_witnesss_or_not_of_this_log_is_passed_over(run: Run, log: str) -> None:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
+from pilot_identity.core.audit import remembered as remembered_module
 from pilot_identity.core.audit.recollection import Recollection
 from pilot_identity.core.audit.remembered import FEW, RECENT, Kept, Remembered
 
@@ -74,6 +77,56 @@ def test_a_named_report_is_known_until_the_grant_is_closed() -> None:
     assert len(made) == 1 + RECENT
     made.take_in(2 * RECENT + 2, row("activity/late/0123"))  # it was on its way
     assert made.index_of("uid", "uid/activity/late/0123") == 2 * RECENT + 2
+
+
+def test_of_a_grant_so_many_reports_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are known may come again, reports without a name and other grants are not held up."""
+    monkeypatch.setattr(remembered_module, "NAMED_OF_ONE", 100)
+    made = remembered(*(f"activity/r{number}/0123" for number in range(99)))
+    assert made.has_room("uid", "uid/activity/new/0123")
+    made.take_in(99, row("activity/new/0123"))
+    assert not made.has_room("uid", "uid/activity/newer/0123")
+    for name in ("activity/new/0123", "activity/r0/0123", "activity/0123456789abcdef", "closed"):
+        assert made.has_room("uid", f"uid/{name}")
+    assert made.has_room("other", "other/activity/new/0123")
+
+
+def test_of_all_grants_so_many_reports_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A grant that is closed, or gone, makes room."""
+    monkeypatch.setattr(remembered_module, "NAMED", 4)
+    made = remembered("activity/a/0123", "activity/b/0123")
+    for number in range(2):
+        made.take_in(9 + number, row(f"activity/{number}/0123", subject="other"))
+    assert not made.has_room("third", "third/activity/a/0123")
+    made.take_in(20, row("closed"))
+    assert made.has_room("third", "third/activity/a/0123")
+    for number in range(2):
+        made.take_in(21 + number, row(f"activity/{number}/0123", subject="third"))
+    assert not made.has_room("third", "third/activity/c/0123")
+    made.retain({"third"})
+    assert made.has_room("third", "third/activity/c/0123")
+    made.clear()
+    made.take_in(0, row("activity/a/0123"))
+    assert made.has_room("uid", "uid/activity/b/0123")
+
+
+def test_named_reports_take_little_room() -> None:
+    """However long their names are; each is found again after another process took them in, too."""
+    ids = [f"{'n' * 58}{number:06}/{number:016x}" for number in range(25_000)]
+    tracemalloc.start()
+    made = remembered(*(f"activity/{name}" for name in ids))
+    used, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert used / len(ids) < 40
+    again = Remembered()
+    again.defer_kept(tuple(made.kept(before=len(ids))))
+    for known in (made, again):
+        assert len(known) == len(ids)
+        assert [known.index_of("uid", f"uid/activity/{name}") for name in ids] == list(range(len(ids)))
+        assert known.index_of("uid", f"uid/activity/{ids[0]}0") is None
+        known.take_in(len(ids), row("closed"))
+        assert known.index_of("uid", f"uid/activity/{ids[-1]}") == len(ids) - 1
+        assert len(known) == 1 + RECENT
 
 
 def test_a_report_just_before_the_end_is_known_after_it() -> None:

@@ -16,7 +16,7 @@ from pilot_identity.core.audit.merkle import leaf_hash
 from pilot_identity.core.audit.proofs import ProofError, Tree
 from pilot_identity.core.audit.recollection import Recollection
 from pilot_identity.core.audit.remembered import Kept
-from pilot_identity.core.audit.shelf import Shelf, edge_tiles, require_shelved
+from pilot_identity.core.audit.shelf import Shelf, edge_tiles, proof_files, proven, require_shelved
 from pilot_identity.core.audit.tiles import ENTRIES, HEIGHT, WIDTH, encode_tile, row, tiles_of
 
 SIGNER = LogSigner("pilots.example.org/log", Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
@@ -144,6 +144,38 @@ def test_a_copy_that_is_not_whole_is_told(path: str) -> None:
         )
         with pytest.raises(BrokenLogError):
             require_shelved(BUNDLES[1], spoilt.get)
+
+
+@pytest.mark.parametrize("end", [1, 2, 3, 255, 256, 257, 300])
+def test_an_archived_bundle_is_proven_up_to_the_edge(end: int) -> None:
+    """By the files that are asked for and no others; through full tiles and through partial ones."""
+    files, size, edge = shelved(end), end * WIDTH, BUNDLES[end - 1].edge
+    for number in {0, end // 2, end - 1, min(255, end - 1)}:
+        wanted = {path: files[path] for path in proof_files(number * WIDTH, size)}
+        assert proven(number * WIDTH, size, edge, wanted.get) == BUNDLES[number].entries
+
+
+@pytest.mark.parametrize("end", [3, 300])
+def test_an_archived_bundle_is_not_believed_with_one_bit_flipped_anywhere(end: int) -> None:
+    """In any file that shows it to be the log's; nor with one of them gone or cut short."""
+    files, size, edge = shelved(end), end * WIDTH, BUNDLES[end - 1].edge
+    for path in proof_files(WIDTH, size):
+        good = files[path]
+        flipped = [good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :] for at in range(0, len(good), 97)]
+        for content in (*flipped, good[:-1], b"", None):
+            read = {**files, path: content}
+            with pytest.raises(BrokenLogError, match="the archive's"):
+                proven(WIDTH, size, edge, read.get)
+
+
+def test_another_bundle_of_the_log_does_not_stand_in_for_one() -> None:
+    """Nor does another log's edge make it the log's."""
+    files = shelved(3)
+    moved = {**files, "tile/entries/001": files["tile/entries/000"]}
+    with pytest.raises(BrokenLogError, match="tile/entries/001 is not what was logged"):
+        proven(WIDTH, 3 * WIDTH, BUNDLES[2].edge, moved.get)
+    with pytest.raises(BrokenLogError, match="not those of this log"):
+        proven(WIDTH, 3 * WIDTH, (bytes(32), bytes(32)), files.get)
 
 
 def archived(kept: tuple[Kept, ...] = ()) -> Archived:

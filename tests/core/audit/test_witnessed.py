@@ -6,6 +6,7 @@ import hashlib
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from pilot_identity.core.audit.arrivals import Arrivals
 from pilot_identity.core.audit.checkpoint import Checkpoint, LogSigner
 from pilot_identity.core.audit.cosignature import Cosigner
 from pilot_identity.core.audit.findings import Flaw
@@ -17,6 +18,8 @@ WITNESS = Cosigner("witness.example.org/w1", Ed25519PrivateKey.from_private_byte
 STRANGER = Cosigner("stranger.example.org", Ed25519PrivateKey.from_private_bytes(bytes(range(2, 34))))
 NOW = dt.datetime(2026, 6, 1, 12, tzinfo=dt.UTC)
 HOUR = dt.timedelta(hours=1)
+UNDATED = Arrivals()
+"""Of no entries: nothing is beyond any head."""
 
 
 def tree(size: int, salt: str = "") -> Tree:
@@ -41,13 +44,13 @@ def test_a_log_that_goes_on_from_what_was_cosigned_stands() -> None:
     word = heard(cosigned(tree(5)), cosigned(tree(8)), cosigned(tree(3)), now=tree(10))
     assert word.head == Checkpoint(LOG.name, 8, tree(8).root())
     assert (word.stands, word.findings, word.at) == (True, (), NOW)
-    assert word.is_good(NOW, None)
+    assert word.is_good(NOW, None, UNDATED)
 
 
 @pytest.mark.parametrize("within, is_good", [(HOUR, True), (HOUR / 2, False)])
 def test_an_old_word_counts_only_for_who_takes_old_ones(within: dt.timedelta, is_good: bool) -> None:
     """How long ago it may be is the reader's to say."""
-    assert heard(cosigned(tree(5)), now=tree(5)).is_good(NOW + HOUR, within) is is_good
+    assert heard(cosigned(tree(5)), now=tree(5)).is_good(NOW + HOUR, within, UNDATED) is is_good
 
 
 def test_a_log_that_was_cut_is_named() -> None:
@@ -56,7 +59,7 @@ def test_a_log_that_was_cut_is_named() -> None:
     assert [(found.flaw, found.where, found.index) for found in word.findings] == [
         (Flaw.TAIL_TRUNCATED, "note-1", 6)
     ]
-    assert not word.is_good(NOW, None)
+    assert not word.is_good(NOW, None, UNDATED)
 
 
 def test_a_log_that_was_rewritten_is_named() -> None:
@@ -64,7 +67,7 @@ def test_a_log_that_was_rewritten_is_named() -> None:
     word = heard(cosigned(tree(5, "other")), cosigned(tree(8)), now=tree(10))
     assert [found.flaw for found in word.findings] == [Flaw.HEAD_FORKED]
     assert word.stands is True
-    assert not word.is_good(NOW, None)
+    assert not word.is_good(NOW, None, UNDATED)
 
 
 def test_what_cannot_be_told_counts_for_nothing() -> None:
@@ -75,7 +78,7 @@ def test_what_cannot_be_told_counts_for_nothing() -> None:
     before = heard(cosigned(tree(5)), now=late)
     for word in (beyond, before):
         assert (word.stands, word.findings) == (None, ())
-        assert not word.is_good(NOW, None)
+        assert not word.is_good(NOW, None, UNDATED)
 
 
 def test_what_others_signed_is_passed_over() -> None:
@@ -84,7 +87,7 @@ def test_what_others_signed_is_passed_over() -> None:
     notes = [cosigned(tree(8), by=STRANGER), cosigned(tree(9), log=imposter), "nonsense", ""]
     word = heard(*notes, now=tree(10))
     assert (word.head, word.stands, word.findings) == (None, None, ())
-    assert not word.is_good(NOW, None)
+    assert not word.is_good(NOW, None, UNDATED)
 
 
 def test_cosignatures_of_this_very_head_are_put_together() -> None:

@@ -14,8 +14,8 @@ from rich.tree import Tree
 from pilot_identity.cli.audit import chapters
 from pilot_identity.cli.audit.reading import OpenLog, decoded
 from pilot_identity.cli.failures import CliError, UsageError
-from pilot_identity.cli.output import tell
-from pilot_identity.cli.text import clock, plain
+from pilot_identity.cli.output import encoding_of, tell
+from pilot_identity.cli.text import clock, legible, plain
 from pilot_identity.core.audit.particulars import text
 from pilot_identity.core.audit.story import Family, Line, Section, Standing, Story, Uses, open_points
 from pilot_identity.core.resources.timestamps import format_timestamp
@@ -170,7 +170,7 @@ def _ends(items: Sequence[Item]) -> Iterator[Item | None]:
 
 
 def _label(words: str) -> Text:
-    return Text(plain(words))
+    return Text(legible(plain(words), encoding_of(sys.stdout)))
 
 
 def _moment_data(line: Line) -> dict[str, Any]:

@@ -230,7 +230,8 @@ def receipt(log: OpenLog, index: IndexArgument) -> None:
         # An older head that a witness stands for says more than the newest, which the log's key alone signed.
         note = combined(cosigned.note, log.testimony.words)
     size = log.verifier.open(note).size
-    typer.echo(str(Receipt(index, entry, log.tree.inclusion(index, size), note)), nl=False)
+    # Its bytes are what is checked, whatever the terminal shows.
+    typer.echo(str(Receipt(index, entry, log.tree.inclusion(index, size), note)).encode(), nl=False)
 
 
 app.command()(reconcile)

@@ -3,11 +3,13 @@
 A log's keeper who holds its key can sign another history. Someone who remembers the last head notices, and
 that costs one small file. It is kept by the log's key, so that the same log read from elsewhere is held to
 the same head, and for each place the key that was found there is kept, so that another log in the place of
-the first is noticed, too.
+the first is noticed, too. When which size was first seen is kept as well: entries that were there then cannot
+be said to be newer.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import os
 import tempfile
@@ -17,16 +19,24 @@ from typing import TypeVar
 import msgspec
 
 from pilot_identity.cli.failures import CliError
+from pilot_identity.core.audit.arrivals import Sighting
 from pilot_identity.core.audit.checkpoint import Checkpoint, CheckpointError, LogVerifier
 
 Stored = TypeVar("Stored")
 
+MAX_SIGHTINGS = 512
+
 
 class SeenHead(msgspec.Struct, frozen=True):
-    """The newest head of one log that verified."""
+    """The newest head of one log that verified.
+
+    Attributes:
+        sightings: when which size was first seen, up to this head's; each with a larger size than the last.
+    """
 
     vkey: str
     note: str
+    sightings: tuple[Sighting, ...] = ()
 
 
 class KnownPlace(msgspec.Struct, frozen=True):
@@ -63,16 +73,28 @@ class Memory:
         except CheckpointError as error:
             raise self._unusable(path) from error
 
+    def sightings(self, verifier: LogVerifier) -> tuple[Sighting, ...]:
+        """When heads of a log were first seen.
+
+        Raises:
+            CliError: the file is there but cannot be used.
+        """
+        stored = self._read(self._path("head", str(verifier)), SeenHead)
+        return stored.sightings if stored is not None else ()
+
     def key_at(self, place: str) -> str:
         """The vkey of the log that was found in a place; empty where none was."""
         stored = self._read(self._path("place", place), KnownPlace)
         return stored.vkey if stored is not None else ""
 
-    def remember(self, place: str, verifier: LogVerifier, note: str) -> None:
+    def remember(self, place: str, verifier: LogVerifier, note: str, now: dt.datetime) -> None:
         """Take down a head that verified, unless a newer one is known."""
         head, known = verifier.open(note), self.head(verifier)
         if known is None or known[0].size <= head.size:
-            self._write(self._path("head", str(verifier)), SeenHead(str(verifier), note))
+            sightings = self.sightings(verifier)
+            if not sightings or sightings[-1].size < head.size:
+                sightings = thinned((*sightings, Sighting(head.size, now)))
+            self._write(self._path("head", str(verifier)), SeenHead(str(verifier), note, sightings))
         self._write(self._path("place", place), KnownPlace(place, str(verifier)))
 
     def logs(self) -> list[SeenHead]:
@@ -111,3 +133,15 @@ class Memory:
             f"{path}, which remembers the last head that was seen, cannot be used",
             "without it a rewritten log is not noticed; restore it, or delete it to begin anew",
         )
+
+
+def thinned(sightings: tuple[Sighting, ...]) -> tuple[Sighting, ...]:
+    """As many as are kept: of the older half every second goes where there are too many.
+
+    Then what came between two sightings counts as new for as long as lies between them; never as older than
+    it is.
+    """
+    if len(sightings) <= MAX_SIGHTINGS:
+        return sightings
+    half = MAX_SIGHTINGS // 2
+    return (*sightings[:half:2], *sightings[half:])

@@ -75,7 +75,7 @@ WitnessedWithinOption = Annotated[
     str,
     typer.Option(
         "--witnessed-within",
-        help="Count a cosignature only if it is no older, such as 1h.",
+        help="What is in the log for longer must be under a head cosigned no longer ago, such as 1h.",
         metavar="DURATION",
         show_default=False,
     ),

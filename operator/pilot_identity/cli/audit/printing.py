@@ -81,6 +81,11 @@ def checked(report: Report, log: OpenLog) -> Iterator[str]:
         yield f"that all of it begins with the {report.seen.size} entries whose head was seen before"
     if log.testimony.demand.quorum and log.testimony.is_enough:
         yield f"that it begins with what was cosigned by {log.testimony.good} of the witnesses given"
+        if log.testimony.demand.within is not None:
+            yield (
+                f"that they cosigned no longer than {log.testimony.demand.within} ago, and that what "
+                "came since is no older, by its own times and by the heads that were seen here before"
+            )
 
 
 def not_checked(report: Report, log: OpenLog) -> Iterator[str]:
@@ -100,7 +105,12 @@ def not_checked(report: Report, log: OpenLog) -> Iterator[str]:
         names = ", ".join(log.testimony.unasked) or "the witnesses"
         yield (
             f"whether {plain(names)} cosigned a larger head than is published: whoever keeps the log may "
-            "hold it back; --witness-url asks them, --witnessed-within bounds how old their word may be"
+            "hold it back; --witness-url asks them, --witnessed-within bounds for how long"
+        )
+    if log.testimony.demand.within is not None and report.seen is None:
+        yield (
+            "how old entries beyond the cosigned head are, but by their own times, which whoever keeps the "
+            "log writes: from the next verification on they are held to what was seen here now"
         )
     for url in log.testimony.silent:
         yield f"the word of {plain(url)}: it told no head of this log that a witness given cosigned"
@@ -149,7 +159,9 @@ def _verdict(report: Report, log: OpenLog) -> str:
         return "BROKEN"
     heard = log.testimony
     if not heard.is_enough:
-        return f"NOT WITNESSED: {heard.good} of the witnesses given stand for it, {heard.demand.quorum} must"
+        late = heard.lateness()
+        told = f"NOT WITNESSED: {heard.good} of the witnesses given stand for it, {heard.demand.quorum} must"
+        return f"{told}; {late}" if late else told
     return "sound" if report.is_whole else f"sound from entry {report.first} on; the archive was not read"
 
 

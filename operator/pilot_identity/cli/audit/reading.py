@@ -16,6 +16,7 @@ from pilot_identity.cli.failures import CliError, UsageError
 from pilot_identity.cli.files import read_bounded
 from pilot_identity.cli.output import tell
 from pilot_identity.cli.session import Session
+from pilot_identity.core.audit.arrivals import Arrivals
 from pilot_identity.core.audit.checkpoint import Checkpoint, CheckpointError, LogVerifier
 from pilot_identity.core.audit.entries import EntryError, RecordedEntry, decode_entry
 from pilot_identity.core.audit.findings import Report
@@ -86,14 +87,17 @@ class OpenLog:
         """
         asked = self.demand.ask(self.verifier)
         self.verification = self._begin()
+        arrivals = Arrivals(self.memory.sightings(self.verifier))
         for part in self.place.source.parts():
             for index, entry in self.verification.absorb(part):
+                if self.demand.within is not None:
+                    arrivals.take(index, entry)
                 observe(index, entry)
-        report = self._hear(self.verification.report(), asked)
+        report = self._hear(self.verification.report(), asked, arrivals)
         self.remember(report)
         return report
 
-    def _hear(self, report: Report, asked: Sequence[tuple[str, str]]) -> Report:
+    def _hear(self, report: Report, asked: Sequence[tuple[str, str]], arrivals: Arrivals) -> Report:
         """Hold what was read to what witnesses cosigned."""
         self.testimony = testimony(
             self.demand,
@@ -102,6 +106,7 @@ class OpenLog:
             self.verifier,
             self.tree,
             self.tree.size == report.entries,
+            arrivals,
             dt.datetime.now(dt.UTC),
         )
         findings = [finding for word in self.testimony.words for finding in word.findings]
@@ -139,7 +144,7 @@ class OpenLog:
         """
         goes_on = report.seen is None or report.goes_on
         if report.is_sound and goes_on and self.testimony.is_enough:
-            self.memory.remember(self.place.name, self.verifier, report.note)
+            self.memory.remember(self.place.name, self.verifier, report.note, dt.datetime.now(dt.UTC))
 
     @property
     def tree(self) -> Tree:

@@ -15,6 +15,7 @@ from pilot_identity import __version__
 from pilot_identity.cli.failures import CliError, UsageError
 from pilot_identity.cli.files import read_bounded
 from pilot_identity.cli.text import ago, clock
+from pilot_identity.core.audit.arrivals import Arrivals, Overdue
 from pilot_identity.core.audit.checkpoint import CheckpointError, LogVerifier
 from pilot_identity.core.audit.cosignature import CosignatureVerifier, split_notes
 from pilot_identity.core.audit.proofs import Tree
@@ -71,13 +72,14 @@ class Demand:
         given: witnesses by the keys that the reader brought.
         urls: where witnesses tell what they cosigned last; asked before the log is read.
         quorum: how many of the given must have cosigned a head of this very log.
-        within: no longer ago than this, where that matters.
+        within: what is in the log for longer must be under a head that was cosigned no longer ago; `None`
+            where that does not matter.
     """
 
     given: tuple[CosignatureVerifier, ...] = ()
     urls: tuple[str, ...] = ()
     quorum: int = 0
-    within: dt.timedelta | None = None
+    within: Duration | None = None
 
     @classmethod
     def of_options(cls, vkeys: Sequence[str], urls: Sequence[str], quorum: int | None, within: str) -> Demand:
@@ -97,6 +99,11 @@ class Demand:
             span = Duration.parse(within) if within else None
         except ValueError as error:
             raise UsageError(f"--witnessed-within: {error}") from error
+        if span is not None and not given:
+            raise UsageError(
+                f"--witnessed-within {within}: no witness is given",
+                "give each with --witness; keys that are published beside the log do not count",
+            )
         return cls(given, tuple(urls), wanted, span)
 
     def ask(self, verifier: LogVerifier) -> tuple[tuple[str, str], ...]:
@@ -113,6 +120,7 @@ class Testimony:
     """What was heard of a log that was read.
 
     Attributes:
+        arrivals: since when entries are in the log.
         unread: what is published beside the log and cannot be read.
         silent: the URLs that told no head which both the log and a witness of the reader's own signed.
         unasked: the witnesses of the reader's own that no URL told of.
@@ -121,6 +129,7 @@ class Testimony:
     words: tuple[Word, ...]
     demand: Demand
     now: dt.datetime
+    arrivals: Arrivals
     unread: tuple[str, ...] = ()
     silent: tuple[str, ...] = ()
     unasked: tuple[str, ...] = ()
@@ -128,12 +137,23 @@ class Testimony:
     @property
     def good(self) -> int:
         """How many witnesses of the reader's own stand for it."""
-        return sum(word.is_given and word.is_good(self.now, self.demand.within) for word in self.words)
+        return sum(word.is_given and self._counts(word) for word in self.words)
 
     @property
     def is_enough(self) -> bool:
         """Whether that is as many as were wanted."""
         return self.good >= self.demand.quorum
+
+    @property
+    def overdue(self) -> Overdue | None:
+        """The oldest entry that not as many witnesses saw in time as were wanted; `None` where all are."""
+        if self.demand.within is None or not self.demand.quorum:
+            return None
+        covered = sorted((word.covered for word in self.words if word.is_given), reverse=True)
+        return self.arrivals.overdue(covered[self.demand.quorum - 1], self.now, self.demand.within)
+
+    def _counts(self, word: Word) -> bool:
+        return word.is_good(self.now, self.demand.within, self.arrivals)
 
     def lines(self, entries: int) -> Iterator[str]:
         """A line for each witness."""
@@ -149,8 +169,29 @@ class Testimony:
             elif word.stands is None:
                 yield f"{told}, {when}; it cannot be told whether this log goes on from there"
             else:
-                late = "" if word.is_good(self.now, self.demand.within) else "; TOO LONG AGO"
-                yield f"{told}, {when}; {entries - word.head.size} entries came since{late}"
+                yield f"{told}, {when}; {entries - word.head.size} entries came since{self._late(word)}"
+
+    def _late(self, word: Word) -> str:
+        """What is wrong with the time of a word that stands; empty where nothing is."""
+        if self._counts(word):
+            return ""
+        if word.is_fresh(self.now, self.demand.within):
+            return ", NOT ALL OF THEM LATELY"
+        is_ahead = word.at is not None and word.at > self.now
+        return "; ITS CLOCK IS AHEAD OF THIS MACHINE'S" if is_ahead else "; TOO LONG AGO"
+
+    def lateness(self) -> str:
+        """Which entry is the oldest that should have been witnessed by now, in a sentence; empty for none."""
+        found = self.overdue
+        if found is None:
+            return ""
+        many = self.demand.quorum
+        who = "no witness" if many == 1 else f"fewer than {many} witnesses"
+        told = f"entry {found.index} is the oldest that {who} saw in time"
+        if found.since is None:
+            return f"{told}: nothing shows that it is new, for {found.because}"
+        span = ago(found.since, self.now)
+        return f"{told}: it is in the log since {clock(found.since)} or longer, {span} ago, {found.because}"
 
     def data(self, entries: int) -> Mapping[str, Any]:
         """The same for programs."""
@@ -158,6 +199,8 @@ class Testimony:
             "required": self.demand.quorum,
             "cosigned": self.good,
             "met": self.is_enough,
+            "within": str(self.demand.within) if self.demand.within is not None else None,
+            "overdue": _overdue_data(self.overdue),
             "silent": list(self.silent),
             "words": [
                 {
@@ -168,7 +211,7 @@ class Testimony:
                     "time": word.at.isoformat() if word.at is not None else None,
                     "beyond": entries - word.head.size if word.head is not None else None,
                     "stands": word.stands if not word.findings else False,
-                    "counts": word.is_given and word.is_good(self.now, self.demand.within),
+                    "counts": word.is_given and self._counts(word),
                 }
                 for word in self.words
             ],
@@ -182,6 +225,7 @@ def testimony(  # noqa: PLR0913, PLR0917 - what was read, and what is wanted of 
     verifier: LogVerifier,
     tree: Tree,
     is_whole: bool,
+    arrivals: Arrivals,
     now: dt.datetime,
 ) -> Testimony:
     """Hear every witness that is given, and those that are published beside the log."""
@@ -203,10 +247,18 @@ def testimony(  # noqa: PLR0913, PLR0917 - what was read, and what is wanted of 
         tuple(words),
         demand,
         now,
+        arrivals,
         tuple(unread),
         silent=tuple(url for url, by in told.items() if not by),
         unasked=tuple(each.name for each in demand.given if str(each) not in heard),
     )
+
+
+def _overdue_data(found: Overdue | None) -> Mapping[str, Any] | None:
+    if found is None:
+        return None
+    since = found.since.isoformat() if found.since is not None else None
+    return {"index": found.index, "since": since, "because": found.because}
 
 
 def _read_vkey(given: str) -> CosignatureVerifier:

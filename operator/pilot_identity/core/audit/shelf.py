@@ -8,6 +8,7 @@ says its width, so a wider one is another file.
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -152,6 +153,51 @@ def require_shelved(bundle: Compacted, read: Callable[[str], bytes | None]) -> N
         raise BrokenLogError(f"the archive's {path}: {error}") from error
     if (entries, leaves) != (bundle.entries, bundle.leaves) or leaves != tuple(map(leaf_hash, entries)):
         raise BrokenLogError(f"the archive's {path} is not the bundle that the log has")
+
+
+def proof_files(first: int, size: int) -> list[str]:
+    """The files of an archive of `size` entries that show its bundle from `first` on to be the log's."""
+    wanted = [Tile(ENTRIES, first // WIDTH).path]
+    number, level = first // WIDTH // WIDTH, 1
+    while number < hashes_at(level, size) // WIDTH:
+        wanted.append(Tile(level, number).path)
+        number, level = number // WIDTH, level + 1
+    return wanted + [tile.path for tile in edge_tiles(size) if tile.width]
+
+
+def proven(
+    first: int, size: int, edge: Sequence[bytes], read: Callable[[str], bytes | None]
+) -> tuple[bytes, ...]:
+    """The entries of an archived bundle, shown to be the log's: hashed, from tile to tile, up to its edge.
+
+    Args:
+        first: the bundle's first entry.
+        size: how many entries the archive has, more than `first`.
+        edge: the log's right edge at that size, from where the archive's keeper cannot write.
+        read: returns one of the archive's files.
+
+    Raises:
+        BrokenLogError: a file is missing, cut or changed.
+    """
+    path, shelf = Tile(ENTRIES, first // WIDTH).path, Shelf.at(size, edge, read)
+    try:
+        entries = decode_bundle(read(path) or b"")
+        if len(entries) != WIDTH:
+            raise BrokenLogError(f"the archive's {path} has {len(entries)} of {WIDTH} entries")
+        node = tile_root([leaf_hash(entry) for entry in entries])
+        place, level = first // WIDTH, 1
+        while True:
+            number, position = divmod(place, WIDTH)
+            is_full = number < hashes_at(level, size) // WIDTH
+            tile = Tile(level, number)
+            hashes = decode_tile(read(tile.path) or b"", WIDTH) if is_full else shelf.partial[level - 1]
+            if not hmac.compare_digest(hashes[position], node):
+                raise BrokenLogError(f"the archive's {path} is not what was logged: its tiles say otherwise")
+            if not is_full:
+                return entries
+            node, place, level, path = tile_root(hashes), number, level + 1, tile.path
+    except TileError as error:
+        raise BrokenLogError(f"the archive's {path}: {error}") from error
 
 
 def _grow(levels: list[list[bytes]], root: bytes, size: int) -> dict[str, bytes]:

@@ -11,6 +11,7 @@ import hmac
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from pilot_identity.core.audit.arrivals import CLOCK_SKEW, Arrivals
 from pilot_identity.core.audit.checkpoint import Checkpoint, CheckpointError, LogVerifier
 from pilot_identity.core.audit.cosignature import CosignatureVerifier
 from pilot_identity.core.audit.findings import Finding, Flaw
@@ -38,11 +39,29 @@ class Word:
     stands: bool | None = None
     findings: tuple[Finding, ...] = ()
 
-    def is_good(self, now: dt.datetime, within: dt.timedelta | None) -> bool:
-        """Whether it counts for a reader who wants a cosignature no older than `within`."""
-        if self.stands is not True or self.findings or self.at is None:
+    @property
+    def covered(self) -> int:
+        """How many entries are under a head of this very log that it cosigned."""
+        return self.head.size if self.head is not None and self.stands and not self.findings else 0
+
+    def is_fresh(self, now: dt.datetime, within: dt.timedelta | None) -> bool:
+        """Whether it cosigned no longer ago than `within`; not by a time that is yet to come."""
+        if self.at is None:
             return False
-        return within is None or now - self.at <= within
+        return within is None or -CLOCK_SKEW <= now - self.at <= within
+
+    def is_good(self, now: dt.datetime, within: dt.timedelta | None, arrivals: Arrivals) -> bool:
+        """Whether it counts.
+
+        Args:
+            now: by the reader's clock.
+            within: for a reader who wants that everything which is in the log for longer than this is under a
+                head that was cosigned no longer ago than this; `None` for one to whom time is nothing.
+            arrivals: since when entries are in the log.
+        """
+        if not self.covered or not self.is_fresh(now, within):
+            return False
+        return within is None or arrivals.overdue(self.covered, now, within) is None
 
 
 def hear(  # noqa: PLR0913 - what was read, and by whose word

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pilot_identity.core.decisions.plan import Notice, Owner
 from pilot_identity.core.resources import PilotIdentity, TaskGrant
 from pilot_identity.core.resources.conditions import (
-    STANDING,
     Condition,
     ConditionType,
     Finding,
@@ -45,7 +44,7 @@ def tell_mismatch(
     if not messages:
         if told is None:
             return None
-        kept = tuple(one for one in before if one.type not in STANDING)
+        kept = tuple(one for one in before if one.type != ConditionType.RECORD_MISMATCH)
         note = "cluster and audit log agree again"
         return Telling(kept, Notice(who, "Normal", Reason.AS_RECORDED, "Reconcile", note))
     message = "; ".join(messages)

@@ -34,10 +34,12 @@ class ConditionType(StrEnum):
     """Nobody reviewed the pilot in time: it gets no grants, and none is renewed, until somebody does."""
     RECORD_MISMATCH = "RecordMismatch"
     """What is there for the object, or what its status says, is not what the audit log says."""
+    WITNESSED = "Witnessed"
+    """Every witness that is configured cosigns the audit log. On each stage, where there is a witness."""
 
 
-STANDING = frozenset({ConditionType.RECORD_MISMATCH})
-"""Types that no decision finds: `core.decisions.mismatch` alone gives them and takes them back."""
+STANDING = frozenset({ConditionType.RECORD_MISMATCH, ConditionType.WITNESSED})
+"""Types that no decision finds: `core.decisions.mismatch` and `witnessed` alone give and take them."""
 
 
 class Reason(StrEnum):
@@ -217,6 +219,20 @@ class Reason(StrEnum):
     """Two looks showed that cluster and audit log disagree; people must find out who did that."""
     AS_RECORDED = "AsRecorded"
     """Cluster and audit log agree again on the object."""
+
+    # The audit log's witnesses, told on every StagePolicy.
+    COSIGNED = "Cosigned"
+    """Every witness cosigns the audit log's heads."""
+    WITNESS_INCONSISTENT = "WitnessInconsistent"
+    """A witness saw another history of this audit log: it was cut or rewritten. Keep everything, and look."""
+    WITNESS_REFUSED = "WitnessRefused"
+    """A witness will not cosign: it does not know this log, or takes its heads for none; it says why."""
+    WITNESS_UNREACHABLE = "WitnessUnreachable"
+    """For a minute a witness gave no answer, or none that a witness gives."""
+    WITNESS_BEHIND = "WitnessBehind"
+    """For a minute a witness could not be brought to the head; what lies between cannot be read or proven."""
+    UNWITNESSED = "Unwitnessed"
+    """No witness is configured any more: what comes from now on is under the log's own key alone."""
 
 
 class Condition(Repeated, frozen=True):
