@@ -9,7 +9,7 @@ STORIES ?= 3
 # of a second.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test lint unit e2e bench cluster cluster-down cluster-status storms image-check lock clean
+.PHONY: help demo test lint unit coverage e2e bench cluster cluster-down cluster-status storms image-check lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s '	'
@@ -37,8 +37,13 @@ lint: $(VENV)/.installed ## ruff, mypy, import contracts
 	@$(RUN)/mypy
 	@cd operator && ../$(VENV)/bin/lint-imports --config ../pyproject.toml
 
-unit: $(VENV)/.installed ## Fast tests, with doctests and branch coverage
-	@$(RUN)/pytest tests operator --numprocesses=2 --dist=worksteal --doctest-modules --cov --cov-branch --cov-report=term-missing:skip-covered
+UNIT := $(RUN)/pytest tests operator --numprocesses=2 --dist=worksteal --doctest-modules
+
+unit: $(VENV)/.installed ## Fast tests, with doctests
+	@$(UNIT)
+
+coverage: $(VENV)/.installed ## The same, and which lines and branches they miss (twice the time, so not in CI, where nothing hangs on it)
+	@$(UNIT) --cov --cov-branch --cov-report=term-missing:skip-covered
 
 e2e: $(VENV)/.installed ## Stories on a real API server
 	@$(RUN)/python -m e2e.controlplane prepare
