@@ -9,7 +9,8 @@ from contextlib import nullcontext
 
 import pytest
 
-from e2e import roles
+from e2e import places, roles
+from e2e.admin import Admin
 from e2e.controlplane.cluster import Cluster
 from e2e.controlplane.pick import pick
 from e2e.installation import Installation
@@ -67,6 +68,14 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
+def admin(cluster: Cluster) -> Iterator[Admin]:
+    """Speaks as the cluster's admin."""
+    admin = Admin(cluster)
+    yield admin
+    admin.close()
+
+
+@pytest.fixture(scope="session")
 def installed(cluster: Cluster) -> Installation:
     """The chart, installed by helm, with wide limits, and with roles that grants may be bound to."""
     installation = Installation(cluster)
@@ -87,8 +96,8 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture
-def namespace(cluster: Cluster) -> str:
+def namespace(admin: Admin) -> str:
     """A namespace of the test's own."""
     name = f"story-{next(_numbers)}"
-    cluster.kubectl("create", "namespace", name)
+    admin.create(places.namespaces(), {"metadata": {"name": name}})
     return name

@@ -83,24 +83,18 @@ class Installation:
         )
         self.cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
         # The API server takes new kinds and policies into use a moment after it has stored them.
-        self._until(self._takes_kinds, "the API server does not take the new kinds")
+        probes = json.dumps(_probes(self._user()))
+        self._until(lambda: self._takes_kinds(probes), "the API server does not take the new kinds")
         self._until(self._policies_bite, "the admission policies are not in force")
 
     def _user(self) -> str:
         told = json.loads(self.cluster.kubectl("auth", "whoami", "-o", "json"))
         return str(told["status"]["userInfo"]["username"])
 
-    def _takes_kinds(self) -> bool:
+    def _takes_kinds(self, probes: str) -> bool:
         """Whether objects of every kind can be written: admission learns of a kind later than storage."""
-        done = self.cluster.run(
-            "kubectl",
-            "create",
-            "--dry-run=server",
-            "-f",
-            "-",
-            stdin=json.dumps(_probes(self._user())),
-            check=False,
-        )
+        create = ("create", "--dry-run=server", "-f", "-")
+        done = self.cluster.run("kubectl", *create, stdin=probes, check=False)
         return done.returncode == 0
 
     def _policies_bite(self) -> bool:

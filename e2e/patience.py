@@ -7,7 +7,10 @@ from collections.abc import Callable
 from typing import TypeVar
 
 LOOK_S = 0.05
-"""Between two looks."""
+"""Between two looks, as long as nobody has waited for long."""
+MOST_LOOK_S = 0.25
+LATE = 0.05
+"""How much later than it is so it may be seen, as a part of the wait: each look costs the API server."""
 WITHIN_S = 20.0
 """Far more than anything takes on a machine that others use too."""
 
@@ -32,10 +35,11 @@ def until(
     Raises:
         TooLateError: it was not so in time.
     """
-    deadline = time.monotonic() + seconds
+    began = time.monotonic()
     while not (found := look()):
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if waited > seconds:
             there = instead() if callable(instead) else instead
             raise TooLateError(f"not within {seconds:.0f} s: {what} {there}")
-        time.sleep(LOOK_S)
+        time.sleep(min(max(LOOK_S, LATE * waited), MOST_LOOK_S))
     return found

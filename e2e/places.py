@@ -31,6 +31,11 @@ def approvals(namespace: str, name: str = "") -> str:
     return _named(f"{_GROUP}/namespaces/{namespace}/approvals", name)
 
 
+def namespaces(name: str = "") -> str:
+    """The namespaces, or one."""
+    return _named("/api/v1/namespaces", name)
+
+
 def core(plural: str, namespace: str = NAMESPACE, name: str = "") -> str:
     """A collection of the core group, by default in the operator's namespace, or one object of it."""
     return _named(f"/api/v1/namespaces/{namespace}/{plural}", name)

@@ -8,7 +8,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -24,14 +24,6 @@ from pilot_identity.core.audit.groups import Group
 from pilot_identity.core.resources.metadata import GROUP
 
 SECONDS = 30.0
-
-
-@pytest.fixture(scope="session")
-def admin(cluster: Cluster) -> Iterator[Admin]:
-    """Speaks as the cluster's admin."""
-    admin = Admin(cluster)
-    yield admin
-    admin.close()
 
 
 Store = Callable[..., "Stored"]

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from e2e import places
+from e2e.admin import Admin
 from e2e.bad_input.manifest import BadManifest, Document, is_cluster_scoped, placed, read_all
 
 MANIFESTS = read_all()
@@ -25,17 +27,17 @@ def _cases(manifests: list[BadManifest]) -> list[Any]:
 
 
 @pytest.fixture
-def namespace(request: pytest.FixtureRequest, kubectl: Kubectl) -> Iterator[str]:
+def namespace(request: pytest.FixtureRequest, admin: Admin, kubectl: Kubectl) -> Iterator[str]:
     """A namespace of the case's own, and nothing cluster-scoped left of it."""
     manifest: BadManifest = request.node.callspec.params["manifest"]
     name = f"bad-{manifest.name}"[:63].rstrip("-")
-    kubectl("create", "namespace", name)
+    admin.create(places.namespaces(), {"metadata": {"name": name}})
     yield name
     for document in (*manifest.given, manifest.bad):
         if is_cluster_scoped(document):
             kind, stage = document["kind"].lower(), document["metadata"]["name"]
             kubectl("delete", kind, stage, "--ignore-not-found", "--wait=false")
-    kubectl("delete", "namespace", name, "--wait=false")
+    admin.delete(places.namespaces(name))
 
 
 def _apply(kubectl: Kubectl, document: Document, namespace: str, *flags: str) -> CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""What the stories share: the admin, a namespace to play in, and an operator that is put right afterwards."""
+"""What the stories share: a namespace to play in, and an operator that is put right afterwards."""
 
 from __future__ import annotations
 
@@ -8,18 +8,9 @@ import pytest
 
 from e2e.admin import Admin
 from e2e.audit import watch_groups
-from e2e.controlplane.cluster import Cluster
 from e2e.installation import Installation
 from e2e.sightings import Sightings
 from e2e.stories.play import Play
-
-
-@pytest.fixture(scope="session")
-def admin(cluster: Cluster) -> Iterator[Admin]:
-    """Speaks as the cluster's admin."""
-    admin = Admin(cluster)
-    yield admin
-    admin.close()
 
 
 @pytest.fixture(scope="session")

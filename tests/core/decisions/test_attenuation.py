@@ -11,6 +11,7 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from random import Random
 from typing import Any
 
@@ -48,8 +49,9 @@ POLICY = stage(dataClasses=list(CLASSES), limits={"activeGrants": 100, "requests
 Point = tuple[str, ...]
 
 
+@cache
 def is_matched(pattern: str, place: str) -> bool:
-    """What a pattern's words say, by a regular expression."""
+    """What a pattern's words say, by a regular expression; the small world has few of either."""
     rest = pattern == "**" or pattern.endswith("/**")
     fixed = pattern.removesuffix("**").removesuffix("/")
     said = "/".join("[^/]+" if part == "*" else re.escape(part) for part in fixed.split("/")) if fixed else ""
