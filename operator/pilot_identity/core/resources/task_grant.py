@@ -7,6 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
+from pilot_identity.core.resources.approval import CountedApproval
 from pilot_identity.core.resources.conditions import Condition
 from pilot_identity.core.resources.credential import CredentialStatus
 from pilot_identity.core.resources.durations import Duration
@@ -124,14 +125,6 @@ class CheckResult(View, frozen=True):
     name: str
     passed: bool
     message: str = ""
-
-
-class CountedApproval(View, frozen=True):
-    """An approval that a decision rests on."""
-
-    name: str
-    uid: str
-    approver: str
 
 
 class ApprovalWait(View, frozen=True):
