@@ -502,6 +502,18 @@ def test_an_approval_that_is_seen_before_the_exception_is_asked_again_soon() -> 
     assert tells(said, there(), NOW + SEEN_WITHIN)[0] == "Void"
 
 
+def test_an_exception_is_not_a_stages() -> None:
+    """Who names the stage is told what to name."""
+    asked, _ = look(there(), NOW)
+    subject = {"kind": "StagePolicy", "name": "sandbox", "uid": "uid-of-sandbox"}
+    plan = decide_approval(ApprovalSeen(word(asked, subject=subject), STAGE), moment())
+    assert plan.status is not None
+    status = plan.status(Outcome(INDEX))
+    assert isinstance(status, ApprovalStatus)
+    assert status.conditions[0].reason == "Refused"
+    assert "with its PilotIdentity as subject" in status.conditions[0].message
+
+
 def test_a_review_lets_nobody_off() -> None:
     """What was said of something else is not taken for this, whatever its digest."""
     asked, _ = look(there(), NOW)

@@ -107,6 +107,9 @@ def _tell(seen: ApprovalSeen, now: dt.datetime) -> _Told:
             return _tell_of_review(seen.approval, seen.subject, seen.stage)
         case PilotIdentity() if seen.approval.spec.purpose == EXCEPTION:
             return _tell_of_exception(seen.approval, seen.subject, seen.stage, now)
+        case StagePolicy() if seen.approval.spec.purpose == EXCEPTION:
+            message = "an exception is a pilot's: make a new Approval with its PilotIdentity as subject"
+            return _Told(Reason.REFUSED, message)
         case None:
             return _tell_of_nothing(seen.approval, now)
         case _:

@@ -58,6 +58,8 @@ def decide_exceptions(seen: PilotSeen, moment: Moment) -> Plan | None:
     if stage is None or stage.metadata.unreadable:
         # Nothing is issued then that a rule could be lifted for; what cannot be read has not changed.
         return None
+    if not seen.pilot.spec.exceptions and not seen.pilot.status.exceptions:
+        return None
     keeping = _Keeping(seen.pilot, stage, moment)
     for known in seen.pilot.status.exceptions:
         keeping.carry_on(known, seen.reviews)
