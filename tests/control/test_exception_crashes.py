@@ -26,6 +26,8 @@ pytestmark = [
 MORE_REQUESTS_THAN_THE_STORY_HAS = 200
 DOWN_SECONDS = 0.5
 RULE = {"name": "short", "expression": "duration(grant.spec.duration) <= duration('10s')"}
+CREDENTIALS = {"x509TTL": "1h", "jwtTTL": "1h", "maxTaskDuration": "1h"}
+"""Long enough to need no renewal, which is another story."""
 APPROVALS = {"exception": {"required": 2}}
 
 
@@ -47,8 +49,8 @@ def uid_of(server: FakeServer) -> str:
 async def tell(here: World) -> None:
     """Live through the story."""
     server = here.server
-    server.apply(manifests.stage(rules=[RULE], approvals=APPROVALS))
-    ends = server.clock().replace(microsecond=0) + dt.timedelta(seconds=60)
+    server.apply(manifests.stage(rules=[RULE], approvals=APPROVALS, credentials=CREDENTIALS))
+    ends = server.clock().replace(microsecond=0) + dt.timedelta(seconds=30)
     wish = {"rule": "short", "reason": "large", "until": ends.isoformat(), "requestedBy": "tessa"}
     server.apply(manifests.pilot(exceptions=[wish]))
     server.apply(manifests.grant("waits", duration="10m"))
@@ -60,9 +62,9 @@ async def tell(here: World) -> None:
     for who in ("rita", "tessa", "ralf"):
         said = {"purpose": "Exception", "digest": asked(server)["digest"], "approver": who}
         server.apply(manifests.approval(who, subject=subject, **said))
-    await here.pass_time(60)
+    await here.pass_time(30)
     server.apply(manifests.grant("late", duration="10m"))
-    await here.pass_time(20)
+    await here.pass_time(15)
 
 
 def check(server: FakeServer, witness: Witness) -> None:
@@ -111,8 +113,14 @@ async def test_the_story_holds_where_nothing_goes_wrong() -> None:
     assert [entry.type for entry in witness.entries()].count(EntryType.GRANT_ISSUED) == 1
 
 
-@pytest.mark.parametrize("after_effect", [False, True], ids=["before the effect", "after the effect"])
-@pytest.mark.parametrize("kills", [True, False], ids=["the process dies", "the answer is lost"])
+@pytest.mark.parametrize(
+    "after_effect, kills",
+    [
+        pytest.param(False, True, id="the process dies before the effect"),
+        pytest.param(True, True, id="the process dies after the effect"),
+        pytest.param(True, False, id="the answer is lost"),
+    ],
+)
 async def test_no_request_is_one_at_which_a_fault_lifts_a_rule(*, after_effect: bool, kills: bool) -> None:
     """Opened once and ended once, on the word of the same people, whichever request is hit."""
     failures: list[str] = []
