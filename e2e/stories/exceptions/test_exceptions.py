@@ -99,7 +99,7 @@ def test_a_rule_is_lifted_only_while_somebody_elses_word_lasts(
     assert _remark(play.phase("during", "Active")) == _lifted(first)
 
     # Another end is another exception: nobody has approved that. This one is soon over.
-    ends = ahead(seconds=15)
+    ends = ahead(seconds=18)
     wish(tom, ends)
     second = exception(play, "Waiting")
     _approve(rita, pilot, second)
