@@ -253,13 +253,66 @@ def test_who_changed_a_spec_is_stamped_on_every_change(as_: As) -> None:
     assert "leave the annotation pilotidentity.dev/changed-by as it is" in refused.stderr
 
 
+def _excepted(name: str, reason: str = "r", **fields: str) -> Document:
+    """A pilot that asks for an exception."""
+    document = _pilot(name)
+    exception = {"rule": "quiet", "reason": reason, "until": "2999-01-01T00:00:00Z", **fields}
+    document["spec"]["exceptions"] = [{**exception, "rule": "other"}, exception]
+    return document
+
+
+def _askers(document: Document) -> list[str]:
+    return [exception.get("requestedBy", "") for exception in document["spec"]["exceptions"]]
+
+
+@pytest.mark.usefixtures("stamps")
+def test_who_asks_for_an_exception_is_stamped_and_stays(as_: As) -> None:
+    """Whoever wrote it as it is now, whatever the client wrote, and whoever changed something else since."""
+    made_by = _create(as_, "alice", _excepted("excepted", requestedBy="bob"))
+    assert _askers(made_by) == ["alice", "alice"]
+
+    def patched(person: str, spec: Document) -> Document:
+        patch = json.dumps({"spec": spec})
+        return made(
+            as_(person, "patch", "pilotidentity", "excepted", "--type=merge", "-p", patch, "-o", "json")
+        )
+
+    assert _askers(patched("carol", {"purpose": "another"})) == ["alice", "alice"]
+    other, quiet = _excepted("excepted")["spec"]["exceptions"]
+    mixed = patched("dave", {"exceptions": [{**other, "requestedBy": "eve"}, {**quiet, "reason": "more"}]})
+    assert _askers(mixed) == ["alice", "dave"]
+    assert _askers(patched("eve", {"exceptions": [quiet]})) == ["eve"], "another reason again is another wish"
+
+
+@pytest.mark.usefixtures("without_stamps")
+def test_nobody_asks_for_an_exception_in_anothers_name(as_: As) -> None:
+    """Where nothing is stamped: one's own name or none, and what others wrote stays theirs."""
+
+    def created(**fields: str) -> CompletedProcess[str]:
+        document = _excepted("excepted-without", **fields)
+        document["metadata"]["annotations"] = {CHANGED_BY: "alice"}
+        return as_("alice", "create", "-o", "json", "-f", "-", document=document)
+
+    def patched(spec: Document) -> CompletedProcess[str]:
+        patch = json.dumps({"metadata": {"annotations": {CHANGED_BY: "bob"}}, "spec": spec})
+        flags = ("--type=merge", "-p", patch, "-o", "json")
+        return as_("bob", "patch", "pilotidentity", "excepted-without", *flags)
+
+    forged = created(requestedBy="bob")
+    assert "set requestedBy to your own user name, alice, in each of spec.exceptions" in forged.stderr
+    exceptions = made(created(requestedBy="alice"))["spec"]["exceptions"]
+    refused = patched({"exceptions": [{**one, "reason": "another"} for one in exceptions]})
+    assert "set requestedBy to your own user name, bob" in refused.stderr
+    assert _askers(made(patched({"purpose": "another"}))) == ["alice", "alice"]
+
+
 @pytest.mark.usefixtures("stamps", "operator")
 @pytest.mark.parametrize("flags", [("--server-side",), ()], ids=["server-side", "client-side"])
 def test_applying_twice_changes_nothing(as_: As, cluster: Cluster, flags: tuple[str, ...]) -> None:
     """GitOps: the same manifests again leave stamps, finalizers and resource versions as they are."""
     way = "server" if flags else "client"
     documents = [
-        _pilot(f"twice-{way}"),
+        _excepted(f"twice-{way}"),
         _grant(f"twice-{way}", revoke={"reason": "r"}),
         _approval(f"twice-{way}"),
     ]

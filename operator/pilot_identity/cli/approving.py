@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pilot_identity.cli.completion import grant_names, pilot_names
+from pilot_identity.cli.exception_matter import describe_exception, read_exception
 from pilot_identity.cli.failures import CliError
 from pilot_identity.cli.matter import describe, read_matter
 from pilot_identity.cli.options import Place, TimeoutOption, in_place
@@ -17,6 +18,7 @@ from pilot_identity.cli.reading import as_approval, duration
 from pilot_identity.cli.review_matter import describe_pilot, read_review
 from pilot_identity.cli.session import Document, collection, reference
 from pilot_identity.cli.waiting import Target, wait_for
+from pilot_identity.core.decisions.exceptions import EXCEPTION
 from pilot_identity.core.decisions.grants.approving import APPROVE, DENY, GRANT
 from pilot_identity.core.decisions.reviews import REVIEW
 from pilot_identity.core.resources.approval import Approval, Subject
@@ -24,8 +26,13 @@ from pilot_identity.core.resources.conditions import Condition, ConditionType, R
 from pilot_identity.core.resources.durations import Duration
 from pilot_identity.core.resources.metadata import API_VERSION
 
-GrantArgument = Annotated[str, typer.Argument(help="The waiting grant.", autocompletion=grant_names)]
+GrantArgument = Annotated[
+    str, typer.Argument(help="The waiting grant; with --exception the pilot.", autocompletion=grant_names)
+]
 PilotArgument = Annotated[str, typer.Argument(help="The pilot.", autocompletion=pilot_names)]
+ExceptionOption = Annotated[
+    str, typer.Option("--exception", help="A rule: decide on the pilot's exception from it instead.")
+]
 ReasonOption = Annotated[str, typer.Option("--reason", "-r", help="Why; it is recorded.")]
 TicketOption = Annotated[str, typer.Option("--ticket", help="Where it was discussed.")]
 WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is known to count.")]
@@ -37,6 +44,7 @@ def approve(  # noqa: PLR0913, PLR0917 - typer reads a verb's options from its p
     place: Place,
     grant: GrantArgument,
     reason: ReasonOption,
+    exception: ExceptionOption = "",
     ticket: TicketOption = "",
     yes: YesOption = False,
     wait: WaitOption = True,
@@ -46,9 +54,16 @@ def approve(  # noqa: PLR0913, PLR0917 - typer reads a verb's options from its p
 
     The approval is bound to exactly that. If the pilot, its owners or the stage's rules change before the
     grant is issued, it is void. Waits until the operator says whether it counts.
+
+    With --exception it is a pilot that you name, and its exception from that rule that you approve: rule,
+    reason, end and who asks for it are shown, and the approval is bound to those.
     """
     patience = duration(timeout, "--timeout") if wait else None
-    _decide(place, grant, Word(APPROVE, reason, ticket), is_sure=yes, timeout=patience)
+    word = Word(APPROVE, reason, ticket)
+    if exception:
+        _decide_exception(place, grant, exception, word, is_sure=yes, timeout=patience)
+    else:
+        _decide(place, grant, word, is_sure=yes, timeout=patience)
 
 
 @in_place
@@ -56,14 +71,23 @@ def deny(  # noqa: PLR0913, PLR0917
     place: Place,
     grant: GrantArgument,
     reason: ReasonOption,
+    exception: ExceptionOption = "",
     ticket: TicketOption = "",
     yes: YesOption = False,
     wait: WaitOption = True,
     timeout: TimeoutOption = "30s",
 ) -> None:
-    """Deny a grant that waits for approval. One denial is final."""
+    """Deny a grant that waits for approval. One denial is final.
+
+    With --exception it is a pilot that you name, and its exception from that rule that you deny; one that is
+    in force ends by that.
+    """
     patience = duration(timeout, "--timeout") if wait else None
-    _decide(place, grant, Word(DENY, reason, ticket), is_sure=yes, timeout=patience)
+    word = Word(DENY, reason, ticket)
+    if exception:
+        _decide_exception(place, grant, exception, word, is_sure=yes, timeout=patience)
+    else:
+        _decide(place, grant, word, is_sure=yes, timeout=patience)
 
 
 @in_place
@@ -111,6 +135,21 @@ def _decide(place: Place, name: str, word: Word, *, is_sure: bool, timeout: Dura
     subject = Subject("TaskGrant", metadata.name, metadata.uid)
     said = "approved" if word.decision == APPROVE else "denied"
     _say(place, _body(place, subject, GRANT, matter.digest, word), f"{said} grant {name}", timeout)
+
+
+def _decide_exception(  # noqa: PLR0913 - what is decided, by what word, and how it is asked
+    place: Place, pilot: str, rule: str, word: Word, *, is_sure: bool, timeout: Duration | None
+) -> None:
+    matter = read_exception(place.session, place.namespace, pilot, rule)
+    for line in describe_exception(matter, dt.datetime.now(dt.UTC)):
+        tell(line)
+    if not is_sure and not _confirmed(f"{word.decision} this as {place.session.user().name}?"):
+        raise CliError("nothing was said: not confirmed", "--yes confirms beforehand")
+    metadata = matter.pilot.metadata
+    subject = Subject("PilotIdentity", metadata.name, metadata.uid)
+    said = "approved" if word.decision == APPROVE else "denied"
+    body = _body(place, subject, EXCEPTION, matter.known.digest, word)
+    _say(place, body, f"{said} the exception of pilot {pilot} from rule {rule}", timeout)
 
 
 def _say(place: Place, body: Document, said: str, timeout: Duration | None) -> None:

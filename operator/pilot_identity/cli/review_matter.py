@@ -15,6 +15,7 @@ from pilot_identity.cli.matter import find_stage
 from pilot_identity.cli.reading import as_pilot
 from pilot_identity.cli.session import Session, one
 from pilot_identity.cli.text import ahead, clock
+from pilot_identity.core.decisions.exceptions import known_of
 from pilot_identity.core.decisions.review_dates import due_at, last_looked_at
 from pilot_identity.core.resources.digests import pilot_digest
 from pilot_identity.core.resources.pilot_identity import AccessEntry, PilotIdentity
@@ -64,16 +65,11 @@ def describe_pilot(matter: ReviewMatter, now: dt.datetime) -> Iterator[str]:
     yield f"Workflow     {spec.workflow}"
     yield f"Owners       {spec.owners.business} (business), {spec.owners.technical} (technical)"
     yield f"Runs as      ServiceAccount {pilot.service_account}"
-    for entry in spec.access:
-        yield f"Access       {_reach(entry)}"
-    if not spec.access:
-        yield "Access       none"
-    if spec.delegation.to:
-        yield f"Delegates    to {', '.join(spec.delegation.to)}, at most {spec.delegation.max_depth} deep"
-    if spec.material.model or spec.material.data_sources:
-        yield f"Made of      {', '.join(filter(None, (spec.material.model, *spec.material.data_sources)))}"
+    yield from reaches(pilot)
     for lifted in spec.exceptions:
-        yield f"Exception    from rule {lifted.rule} until {clock(lifted.until)}: {lifted.reason}"
+        known = known_of(pilot, lifted.rule)
+        state = f" ({known.state})" if known is not None else ""
+        yield f"Exception    from rule {lifted.rule} until {clock(lifted.until)}{state}: {lifted.reason}"
     if spec.suspend:
         yield "Suspended    it gets nothing until its spec.suspend is false"
     yield f"Looked at    {_last(pilot, now)}"
@@ -84,6 +80,19 @@ def describe_pilot(matter: ReviewMatter, now: dt.datetime) -> Iterator[str]:
             yield f"EMERGENCY    grant {use.name} by {use.requested_by}, issued without approvals"
         yield f"Owed         {ahead(status.review_owed.due_at, now)}"
     yield f"Digest       {matter.digest}"
+
+
+def reaches(pilot: PilotIdentity) -> Iterator[str]:
+    """What a pilot may reach, and what it is made of."""
+    spec = pilot.spec
+    for entry in spec.access:
+        yield f"Access       {_reach(entry)}"
+    if not spec.access:
+        yield "Access       none"
+    if spec.delegation.to:
+        yield f"Delegates    to {', '.join(spec.delegation.to)}, at most {spec.delegation.max_depth} deep"
+    if spec.material.model or spec.material.data_sources:
+        yield f"Made of      {', '.join(filter(None, (spec.material.model, *spec.material.data_sources)))}"
 
 
 def _last(pilot: PilotIdentity, now: dt.datetime) -> str:

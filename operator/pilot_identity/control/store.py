@@ -336,6 +336,7 @@ def _pilot_face(resource: Resource) -> object:
         resource.metadata.is_deleting,
         resource.status.review_owed,
         resource.status.reviewed,
+        resource.status.exceptions,
     )
 
 

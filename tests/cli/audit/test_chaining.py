@@ -195,6 +195,16 @@ def test_a_whole_story_is_one_tree(run: Run, log: Log) -> None:
     assert told.stdout == DRAWN
 
 
+def test_a_rule_that_was_lifted_is_told(run: Run, log: Log) -> None:
+    """A check that passed only by an exception says so, and names the entry that opened that."""
+    said = "lifted by an exception until 2026-07-01T00:00:00Z, audit entry 4"
+    check = {"name": "rule/short", "passed": True, "message": said}
+    decision = {**DECISION, "checks": [check]}
+    drawn = run("chain", "root", "--from", log(about(EntryType.GRANT_ISSUED, decision=decision))).stdout
+    assert "allowed (1 of 1 checks passed)" in drawn
+    assert f"passed, but: rule/short: {said}" in drawn
+
+
 def test_programs_get_the_same_tree(run: Run, log: Log) -> None:
     """With every entry in full."""
     told = json.loads(run("chain", "root", "--from", log(*WHOLE), "-o", "json").stdout)

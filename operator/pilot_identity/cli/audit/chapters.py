@@ -88,6 +88,11 @@ def _decision(line: Line, _: Story) -> Told:
     verdict = "allowed" if is_allowed else f"{refusal}: {text(decision, 'message')}"
     failed = [check for check in checks if check.get("passed") is not True]
     particulars = [f"not passed: {text(check, 'name')}{_beyond(check, decision)}" for check in failed]
+    particulars += [
+        f"passed, but: {text(check, 'name')}: {text(check, 'message')}"
+        for check in checks
+        if check.get("passed") is True and text(check, "message")
+    ]
     approvers = [text(each, "approver") for each in mappings(decision, "approvals")]
     if approvers:
         particulars.append(f"at the word of {', '.join(approvers)}")

@@ -111,6 +111,13 @@ class EntryType(StrEnum):
     """Who reviewed a pilot, why, and after which emergency grants, if there were some?"""
     REVIEW_OVERDUE = "dev.pilotidentity.pilot.review-overdue.v1"
     """Why does a pilot get nothing? Nobody reviewed it in time; no grant is made or renewed until then."""
+    EXCEPTION_OPENED = "dev.pilotidentity.pilot.exception-opened.v1"
+    """Who let a pilot off a rule, at whose wish, why, and until when? Now its grants may rest on that."""
+    EXCEPTION_ENDED = "dev.pilotidentity.pilot.exception-ended.v1"
+    """Why does a rule hold for a pilot again, or still? An exception that people were asked about is over.
+
+    Its time is up, somebody denied it, or it was withdrawn or changed; `wasInForce` says whether it ever was.
+    """
     GRANT_PROVEN = "dev.pilotidentity.grant.proven.v1"
     """Since when is it shown that nothing of a grant gives access? It could not be when it ended."""
     GRANT_UNPROVEN = "dev.pilotidentity.grant.unproven.v1"

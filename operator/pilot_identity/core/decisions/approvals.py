@@ -13,13 +13,15 @@ from dataclasses import dataclass
 import msgspec
 
 from pilot_identity.core.audit.entries import Entry
+from pilot_identity.core.decisions.exceptions import AGAIN, EXCEPTION, ExceptionQuestion, judge_exception
 from pilot_identity.core.decisions.fresh import Moment
 from pilot_identity.core.decisions.given import given, used, void
-from pilot_identity.core.decisions.grants.approving import Question, judge
+from pilot_identity.core.decisions.grants.approving import DENY, Question, judge
 from pilot_identity.core.decisions.plan import Notice, Owner, Plan
 from pilot_identity.core.decisions.reviews import ReviewQuestion, judge_review
 from pilot_identity.core.resources import Approval, PilotIdentity, StagePolicy, TaskGrant
 from pilot_identity.core.resources.conditions import ConditionType, Finding, Reason, find, settle
+from pilot_identity.core.resources.pilot_identity import ExceptionStatus
 
 SEEN_WITHIN = dt.timedelta(seconds=5)
 """How long after an approval was made its subject may not have been seen yet."""
@@ -49,6 +51,7 @@ class _Told:
         used_by: what it was counted for; empty where it was not.
         was_heard: whether it has a say as things are, so that the log has it.
         index: of the entry with the decision for which it was counted; `None` where that is not known.
+        is_early: whether what it is about may not have been seen yet, so that it is asked again soon.
     """
 
     reason: Reason
@@ -56,6 +59,7 @@ class _Told:
     used_by: str = ""
     was_heard: bool = False
     index: int | None = None
+    is_early: bool = False
 
 
 def decide_approval(seen: ApprovalSeen, moment: Moment) -> Plan:
@@ -78,9 +82,7 @@ def decide_approval(seen: ApprovalSeen, moment: Moment) -> Plan:
         conditions=settle(approval.status.conditions, findings, generation=generation, now=moment.now),
     )
     made_at = approval.metadata.creation_timestamp
-    recheck_at = (
-        made_at + SEEN_WITHIN if seen.subject is None and made_at is not None and not is_dead else None
-    )
+    recheck_at = made_at + SEEN_WITHIN if made_at is not None and told.is_early else None
     if wanted == approval.status:
         return Plan(recheck_at=recheck_at)
     entries: list[Entry] = []
@@ -103,6 +105,11 @@ def _tell(seen: ApprovalSeen, now: dt.datetime) -> _Told:
             return _tell_of_grant(seen, seen.subject)
         case PilotIdentity() if seen.approval.spec.purpose == "Review":
             return _tell_of_review(seen.approval, seen.subject, seen.stage)
+        case PilotIdentity() if seen.approval.spec.purpose == EXCEPTION:
+            return _tell_of_exception(seen.approval, seen.subject, seen.stage, now)
+        case StagePolicy() if seen.approval.spec.purpose == EXCEPTION:
+            message = "an exception is a pilot's: make a new Approval with its PilotIdentity as subject"
+            return _Told(Reason.REFUSED, message)
         case None:
             return _tell_of_nothing(seen.approval, now)
         case _:
@@ -112,10 +119,15 @@ def _tell(seen: ApprovalSeen, now: dt.datetime) -> _Told:
 
 def _tell_of_nothing(approval: Approval, now: dt.datetime) -> _Told:
     """Each kind has a watch of its own: the approval of a new grant may be seen before the grant."""
-    subject, made_at = approval.spec.subject, approval.metadata.creation_timestamp
+    subject = approval.spec.subject
     message = f"there is no {subject.kind} {subject.name!r} with UID {subject.uid} here"
+    return _early_or_void(approval, message, now)
+
+
+def _early_or_void(approval: Approval, message: str, now: dt.datetime) -> _Told:
+    made_at = approval.metadata.creation_timestamp
     is_young = made_at is not None and now < made_at + SEEN_WITHIN
-    return _Told(Reason.WAITING if is_young else Reason.VOID, message)
+    return _Told(Reason.WAITING if is_young else Reason.VOID, message, is_early=is_young)
 
 
 def _tell_of_grant(seen: ApprovalSeen, grant: TaskGrant) -> _Told:
@@ -165,3 +177,40 @@ def _tell_of_review(approval: Approval, pilot: PilotIdentity, stage: StagePolicy
     if verdict is None:
         return _Told(Reason.WAITING, f"it counts as the review of {pilot.key}", was_heard=True)
     return _Told(verdict.reason, verdict.message)
+
+
+def _tell_of_exception(
+    approval: Approval, pilot: PilotIdentity, stage: StagePolicy | None, now: dt.datetime
+) -> _Told:
+    """It names one of the pilot's exceptions by the digest; the pilot's own watch may bring that later."""
+    uid, digest = approval.metadata.uid, approval.spec.digest
+    for known in pilot.status.exceptions:
+        what = f"the exception of {pilot.key} from rule {known.rule!r}"
+        if known.audit_index is not None and uid in {one.uid for one in known.approvals}:
+            said = f"{what} was opened on it"
+            return _Told(Reason.COUNTED, said, str(pilot.key), was_heard=True, index=known.audit_index)
+        if known.denied_by is not None and known.denied_by.uid == uid:
+            return _Told(Reason.COUNTED, f"{what} ended on it", str(pilot.key), was_heard=True)
+    named = next((one for one in pilot.status.exceptions if one.digest == digest), None)
+    if named is None or stage is None:
+        message = f"no exception that {pilot.key} asks for has its digest; {AGAIN}"
+        return _early_or_void(approval, message, now)
+    return _tell_of_open_exception(approval, pilot, stage, named)
+
+
+def _tell_of_open_exception(
+    approval: Approval, pilot: PilotIdentity, stage: StagePolicy, known: ExceptionStatus
+) -> _Told:
+    what = f"the exception of {pilot.key} from rule {known.rule!r}"
+    question = ExceptionQuestion.of(pilot, stage, known)
+    if question is None:
+        return _Told(Reason.VOID, f"{what} is over, or about to be asked for anew: {known.message}")
+    against = judge_exception(question, approval)
+    if against is not None:
+        return _Told(against.reason, against.message)
+    if approval.spec.decision == DENY:
+        return _Told(Reason.WAITING, f"it denies {what}, which is about to end", was_heard=True)
+    if known.audit_index is not None:
+        return _Told(Reason.VOID, f"{what} is in force without it")
+    so_far = f"{len(known.approvals)} of {known.required} people have approved"
+    return _Told(Reason.WAITING, f"it counts; {so_far} {what}", was_heard=True)

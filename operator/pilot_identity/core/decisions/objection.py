@@ -26,10 +26,15 @@ class Objection:
 
 @dataclass(frozen=True, slots=True)
 class Check(Generic[Seen]):
-    """One named question; `None` is a yes."""
+    """One named question; `None` is a yes.
+
+    Attributes:
+        remark: what is to be said of a yes, where it is not a plain one.
+    """
 
     name: str
     ask: Callable[[Seen], Objection | None]
+    remark: Callable[[Seen], str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,7 @@ class Answer:
 
     name: str
     objection: Objection | None
+    remark: str = ""
 
 
 def ask_all(checks: Sequence[Check[Seen]], seen: Seen) -> tuple[Answer, ...]:
@@ -45,7 +51,8 @@ def ask_all(checks: Sequence[Check[Seen]], seen: Seen) -> tuple[Answer, ...]:
     answers: list[Answer] = []
     for check in checks:
         objection = check.ask(seen)
-        answers.append(Answer(check.name, objection))
+        remark = check.remark(seen) if objection is None and check.remark is not None else ""
+        answers.append(Answer(check.name, objection, remark))
         if objection is not None:
             break
     return tuple(answers)

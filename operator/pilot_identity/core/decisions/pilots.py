@@ -11,6 +11,7 @@ from pilot_identity.core.audit.entries import Entry, EntryType
 from pilot_identity.core.decisions.announced import Announced, Holding, abandon, adopted, announced_data
 from pilot_identity.core.decisions.credentials import pilot_order
 from pilot_identity.core.decisions.definitions import defined
+from pilot_identity.core.decisions.exceptions_kept import decide_exceptions, ended_with, next_end
 from pilot_identity.core.decisions.fresh import Moment
 from pilot_identity.core.decisions.hindrance import asked_again_at
 from pilot_identity.core.decisions.holding import HOLDING_BOUND, is_overdue
@@ -114,12 +115,17 @@ class _Case:
 
 
 def decide_pilot(seen: PilotSeen, moment: Moment) -> Plan:
-    """Decide what is to be done for a pilot; it is looked at again when a review is overdue."""
+    """Decide what is to be done for a pilot.
+
+    It is looked at again when a review is overdue, and when an exception ends.
+    """
     plan = _decide(seen, moment)
-    deadline = deadline_of(seen.pilot, seen.stages.get(seen.pilot.status.stage))
-    if deadline is None or deadline.at <= moment.now or seen.pilot.metadata.is_deleting:
+    if seen.pilot.metadata.is_deleting:
         return plan
-    return replace(plan, recheck_at=min(plan.recheck_at or deadline.at, deadline.at))
+    deadline = deadline_of(seen.pilot, seen.stages.get(seen.pilot.status.stage))
+    review_at = deadline.at if deadline is not None and deadline.at > moment.now else None
+    dates = (plan.recheck_at, review_at, next_end(seen.pilot, moment.now))
+    return replace(plan, recheck_at=min((date for date in dates if date is not None), default=None))
 
 
 def _decide(seen: PilotSeen, moment: Moment) -> Plan:
@@ -136,6 +142,9 @@ def _decide(seen: PilotSeen, moment: Moment) -> Plan:
     review = decide_review(seen, moment)
     if review is not None:
         return review
+    excepted = decide_exceptions(seen, moment)
+    if excepted is not None:
+        return excepted
     return _suspend(case) if pilot.spec.suspend else _live(case)
 
 
@@ -236,7 +245,7 @@ def _retire(case: _Case) -> Plan:
         note = f"let go with {case.seen.open_grants} grants not closed yet; they are being closed"
     return Plan(
         withdraw=(*case.cut(), *case.tidy()),
-        entries=(entry,),
+        entries=(*ended_with(pilot, "the pilot was deleted", case.moment.now), entry),
         notices=(case.notice(Reason.DELETING, "Retire", note),),
         let_go=True,
         is_overdue=is_overdue(pilot.metadata, case.moment.now),

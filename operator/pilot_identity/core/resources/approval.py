@@ -47,3 +47,11 @@ class Approval(View, frozen=True, tag_field="kind", tag="Approval"):
     def key(self) -> Key:
         """The approval's key in the store."""
         return Key("Approval", self.metadata.namespace, self.metadata.name)
+
+
+class CountedApproval(View, frozen=True):
+    """An approval that a decision rests on."""
+
+    name: str
+    uid: str
+    approver: str

@@ -96,6 +96,14 @@ class Reason(StrEnum):
     """An emergency grant is about to be issued; someone else must review the pilot soon after it."""
     REVIEWED = "Reviewed"
     """Someone reviewed the pilot; no review is owed any more."""
+    EXCEPTION_ASKED = "ExceptionAsked"
+    """The pilot's team wants to be let off a rule of the stage; people must approve that."""
+    EXCEPTION_OPENED = "ExceptionOpened"
+    """An exception is in force: its rule does not hold for the pilot's grants until it ends."""
+    EXCEPTION_ENDED = "ExceptionEnded"
+    """An exception is over, or will never be in force; the rule holds."""
+    EXCEPTION_REFUSED = "ExceptionRefused"
+    """An exception could never be in force, so nobody is asked; the message says what to change."""
 
     # While a TaskGrant waits.
     PILOT_NOT_FOUND = "PilotNotFound"
@@ -106,6 +114,8 @@ class Reason(StrEnum):
     """The stage's `freeze` is set: nothing is issued in it until that is lifted."""
     APPROVAL_REQUIRED = "ApprovalRequired"
     """The stage asks for approvals before issuing, and they are not there."""
+    EXCEPTION_AWAITED = "ExceptionAwaited"
+    """A rule of the stage refuses the grant, and people are asked whether to lift it for the pilot."""
     REVIEW_OVERDUE = "ReviewOverdue"
     """A review that the pilot's stage or its emergency grants want was not made in time."""
     REVIEW_UNRECORDED = "ReviewUnrecorded"

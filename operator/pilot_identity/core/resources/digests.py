@@ -17,6 +17,7 @@ from pilot_identity.core.resources.stage_policy import StagePolicy
 from pilot_identity.core.resources.task_grant import TaskGrant
 
 _PILOT_MATERIAL = ("owners", "stage", "workload", "access", "delegation", "material", "exceptions")
+_PILOT_REACH = tuple(name for name in _PILOT_MATERIAL if name not in {"stage", "exceptions"})
 _GRANT_IMMATERIAL = ("completed", "revoke")
 
 
@@ -36,6 +37,12 @@ def pilot_digest(pilot: PilotIdentity) -> str:
     """
     spec = encode(pilot.spec)
     return digest_json({name: spec[name] for name in _PILOT_MATERIAL if spec.get(name)})
+
+
+def reach_digest(pilot: PilotIdentity) -> str:
+    """Digest what is material in a pilot but for the stage and the exceptions that it asks for."""
+    spec = encode(pilot.spec)
+    return digest_json({name: spec[name] for name in _PILOT_REACH if spec.get(name)})
 
 
 def policy_digest(policy: StagePolicy) -> str:

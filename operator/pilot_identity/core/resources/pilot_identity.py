@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+from enum import StrEnum
 
 import msgspec
 
+from pilot_identity.core.resources.approval import CountedApproval
 from pilot_identity.core.resources.conditions import Condition
 from pilot_identity.core.resources.credential import CredentialStatus
 from pilot_identity.core.resources.metadata import Key, Metadata, View
+from pilot_identity.core.resources.stage_policy import Rule
 
 
 class Owners(View, frozen=True):
@@ -76,11 +79,16 @@ class Material(View, frozen=True):
 
 
 class PilotException(View, frozen=True):
-    """A rule that does not apply to this pilot until a date."""
+    """A rule that does not apply to this pilot until a date, once people approved that.
+
+    Attributes:
+        requested_by: who wrote it, by the API server's word; empty where that is not known.
+    """
 
     rule: str
     reason: str
     until: dt.datetime
+    requested_by: str = ""
 
 
 class PilotIdentitySpec(View, frozen=True):
@@ -141,6 +149,53 @@ class CountedReview(View, frozen=True):
     at: dt.datetime
 
 
+class ExceptionState(StrEnum):
+    """How far an exception has come. The docstring below each is its meaning."""
+
+    WAITING = "Waiting"
+    """People must approve it; it lifts nothing yet."""
+    IN_FORCE = "InForce"
+    """It lifts its rule for the pilot's grants."""
+    REFUSED = "Refused"
+    """Nobody is asked, since it could never be in force; the message says what to change."""
+    DENIED = "Denied"
+    """Somebody who may approve it said Deny; one Deny is final."""
+    ENDED = "Ended"
+    """Its time is over."""
+
+
+class ExceptionStatus(View, frozen=True):
+    """What became of one exception.
+
+    Attributes:
+        digest: of exactly what is approved.
+        since: when it was first looked at as it is now.
+        until: its end, in whole seconds.
+        rule_text: the rule as it reads; whoever approves may not be let to see the stage.
+        required: how many distinct people must approve.
+        approvals: that count so far, and those that it was opened on.
+        denied_by: the word that ended it.
+        audit_index: of the entry that says that it is in force; `None` where it never was.
+    """
+
+    rule: str
+    digest: str
+    since: dt.datetime
+    until: dt.datetime
+    state: ExceptionState
+    message: str = ""
+    rule_text: Rule | None = None
+    required: int = 1
+    approvals: tuple[CountedApproval, ...] = ()
+    denied_by: CountedApproval | None = None
+    audit_index: int | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is in force, or may yet be."""
+        return self.state in {ExceptionState.WAITING, ExceptionState.IN_FORCE}
+
+
 class PilotIdentityStatus(View, frozen=True):
     """What the operator says. Only the operator may write it, so it is believed.
 
@@ -160,6 +215,7 @@ class PilotIdentityStatus(View, frozen=True):
     review_due: dt.datetime | None = None
     review_owed: OwedReview | None = None
     reviewed: CountedReview | None = None
+    exceptions: tuple[ExceptionStatus, ...] = ()
     last_used: dt.datetime | None = None
     conditions: tuple[Condition, ...] = ()
 

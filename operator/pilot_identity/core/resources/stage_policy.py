@@ -34,11 +34,19 @@ class PromotionApprovals(View, frozen=True):
     required: int = 1
 
 
+class ExceptionApprovals(View, frozen=True):
+    """How many people must approve an exception from a rule, and how long one may last."""
+
+    required: int = 1
+    max_duration: Duration = Duration(hours=720)
+
+
 class ApprovalRules(View, frozen=True):
     """Who approves what."""
 
     grant: GrantApprovals = GrantApprovals()
     promotion: PromotionApprovals = PromotionApprovals()
+    exception: ExceptionApprovals = ExceptionApprovals()
     groups: tuple[str, ...] = ()
 
 

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import msgspec
 
+from pilot_identity.core.resources.approval import CountedApproval
 from pilot_identity.core.resources.conditions import Condition
 from pilot_identity.core.resources.credential import CredentialStatus
 from pilot_identity.core.resources.durations import Duration
@@ -131,14 +132,6 @@ class CheckResult(View, frozen=True):
 def _once(checks: tuple[CheckResult, ...]) -> tuple[CheckResult, ...]:
     """Of equal results those that came first."""
     return checks
-
-
-class CountedApproval(View, frozen=True):
-    """An approval that a decision rests on."""
-
-    name: str
-    uid: str
-    approver: str
 
 
 class ApprovalWait(View, frozen=True):

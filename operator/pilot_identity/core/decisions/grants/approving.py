@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from pilot_identity.core.decisions.objection import Check, Objection, ask_all
 from pilot_identity.core.resources import Approval, PilotIdentity, StagePolicy, TaskGrant
+from pilot_identity.core.resources.approval import CountedApproval
 from pilot_identity.core.resources.conditions import Reason
 from pilot_identity.core.resources.digests import digest_json, grant_digest, pilot_digest, policy_digest
-from pilot_identity.core.resources.task_grant import CountedApproval
 
 APPROVE = "Approve"
 DENY = "Deny"

@@ -69,9 +69,8 @@ def _words(request: Request, objection: Objection | None) -> tuple[Word, ...]:
 
 def _result(answer: Answer) -> CheckResult:
     objection = answer.objection
-    return CheckResult(
-        answer.name, passed=objection is None, message=cut(objection.message) if objection else ""
-    )
+    said = objection.message if objection is not None else answer.remark
+    return CheckResult(answer.name, passed=objection is None, message=cut(said))
 
 
 def told(status: DecisionStatus) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pilot_identity.core.decisions.announced import abandon, announced_data
 from pilot_identity.core.decisions.credentials import grant_order
 from pilot_identity.core.decisions.delegation import told_chain
 from pilot_identity.core.decisions.grants.case import Case
+from pilot_identity.core.decisions.grants.checks.rules import lifted
 from pilot_identity.core.decisions.grants.checks.table import renewal_checks_of
 from pilot_identity.core.decisions.grants.deciding import Decided, told
 from pilot_identity.core.decisions.grants.lifecycle import Happening, follow
@@ -111,7 +112,8 @@ def issue(case: Case, request: Request, decided: Decided) -> Plan:
     """Announce and release the first credentials; the task's time begins."""
     grant, moment, decision = case.grant, case.moment, decided.status
     observation = observed(request, decided.heard)
-    expires_at = moment.second + grant.spec.duration
+    # What only an exception allows ends with that.
+    expires_at = min([moment.second + grant.spec.duration, *(one.until for one in lifted(request))])
     order = _order(case, request, expires_at)
     credential = _credential(case, order, expires_at)
 

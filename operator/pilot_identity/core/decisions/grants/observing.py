@@ -210,6 +210,9 @@ def _pilot(pilot: PilotIdentity) -> Looked:
         digest=status.digest,
         review_owed=status.review_owed,
         reviewed=status.reviewed,
+        exceptions=tuple(
+            msgspec.structs.replace(one, message="", rule_text=None) for one in status.exceptions
+        ),
         conditions=_ready(status.conditions),
     )
     return Looked(definition_digest(pilot.spec), _metadata(pilot), encode(kept))
