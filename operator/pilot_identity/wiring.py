@@ -24,6 +24,7 @@ from pilot_identity import __version__
 from pilot_identity.adapters.audit_archiving import Archiver, Archiving
 from pilot_identity.adapters.audit_entries import ConfigMapEntries
 from pilot_identity.adapters.audit_log import ConfigMapLog
+from pilot_identity.adapters.audit_strays import Strays
 from pilot_identity.adapters.issuer import ISSUERS
 from pilot_identity.adapters.keys import KeySecrets, log_signer
 from pilot_identity.adapters.kubernetes.access import Endpoint
@@ -155,6 +156,7 @@ class Operator:
         revocations = ConfigMapRevocations(self.api, issuer, utc_now, self.options.namespaces)
         growth = Growth() if self.options.witnesses else None
         archiving = self.options.archiving
+        recorder = EventRecorder(self.api, utc_now, self.options.identity)
         audit_log = ConfigMapLog(
             self.api,
             self.options.operator_namespace,
@@ -162,7 +164,9 @@ class Operator:
             on_read=revocations.remember,
             growth=growth,
             archive=archiving.archive if archiving is not None else None,
+            recorder=recorder,
         )
+        strays = Strays(audit_log, self.options.operator_namespace, recorder, utc_now)
         archiver = self._archiver(audit_log, signer)
         witnesses = Witnesses(
             self.api,
@@ -172,7 +176,6 @@ class Operator:
             self.options.witnesses,
             utc_now,
         )
-        recorder = EventRecorder(self.api, utc_now, self.options.identity)
         queue = WorkQueue()
         deadlines = Deadlines(utc_now, lambda key: reconciler.mark([key]))
         cluster = KubernetesCluster(self.api, self.options.namespaces, self._endpoint())
@@ -227,6 +230,18 @@ class Operator:
                 "pilot_identity_log_compacted_entries": (
                     "Entries of the audit log that are in bundles.",
                     lambda: float(audit_log.sealed),
+                ),
+                "pilot_identity_log_halted": (
+                    "1 where the stored audit log is not what was committed, so that nothing is issued.",
+                    lambda: float(audit_log.blockage.is_there),
+                ),
+                "pilot_identity_log_strays": (
+                    "Groups that are stored and were not found in the audit log.",
+                    lambda: float(len(strays)),
+                ),
+                "pilot_identity_log_strays_removed_total": (
+                    "Those of them that were removed, after an entry said so.",
+                    lambda: float(strays.removed),
                 ),
                 "pilot_identity_log_compaction_blocked": (
                     "1 where the audit log cannot be compacted; its own log says why.",
@@ -325,6 +340,7 @@ class Operator:
                 sightings,
                 witnesses,
                 archiver,
+                strays,
                 completeness,
                 tenure,
             ),
@@ -342,7 +358,10 @@ class Operator:
             await asyncio.gather(leading, return_exceptions=True)
             await elector.release()
 
-        async with probes.serve(self.options.http_port, is_ready=self.ready.is_set, metrics=metrics) as port:
+        def is_ready() -> bool:
+            return self.ready.is_set() and not audit_log.blockage.is_there
+
+        async with probes.serve(self.options.http_port, is_ready=is_ready, metrics=metrics) as port:
             log.info("serves probes and metrics on port %d", port)
             async with inbound.serve(self.options.inbound, sightings, activities, utc_now, duty.is_working):
                 try:
@@ -411,6 +430,7 @@ class Operator:
         sightings: Sightings,
         witnesses: Witnesses,
         archiver: Archiver | None,
+        strays: Strays,
         completeness: Completeness,
         tenure: Tenure,
     ) -> None:
@@ -444,6 +464,7 @@ class Operator:
                 tasks.create_task(sightings.run(), name="sightings")
                 if archiver is not None:  # after the sweep: it keeps what is remembered of objects that exist
                     tasks.create_task(archiver.run(), name="archiving")
+                tasks.create_task(strays.run(), name="strays")
                 tasks.create_task(completeness.run(), name="completeness")
                 for number in range(WORKERS):
                     tasks.create_task(reconciler.work(), name=f"worker {number}")

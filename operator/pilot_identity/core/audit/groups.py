@@ -69,6 +69,18 @@ def group_name(size: int) -> str:
     return f"{NAME_PREFIX}{size:016d}"
 
 
+def extended_by(name: str) -> int:
+    """The size that the group of this name extends; the inverse of `group_name`.
+
+    Raises:
+        BrokenLogError: it is no group's name.
+    """
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise BrokenLogError(f"{name}: a group has a size in its name")
+    return int(match[1])
+
+
 def take(waiting: Sequence[bytes]) -> int:
     """How many of the waiting entries fit into one group; at least one where any waits."""
     total = 0
