@@ -9,7 +9,7 @@ from pilot_identity.adapters.audit_log import LOOK_SECONDS, ConfigMapLog, Halted
 from pilot_identity.clocks import Instant
 from pilot_identity.core.audit.chain import FRESH_SECONDS, GRACE_SECONDS
 from pilot_identity.core.audit.entries import Entry, EntryType
-from pilot_identity.core.audit.groups import group_name
+from pilot_identity.core.audit.groups import BrokenLogError, group_name
 from pilot_identity.core.decisions.plan import Notice
 from pilot_identity.ports import Unavailable
 from tests.adapters.test_compaction import (
@@ -162,7 +162,7 @@ async def test_under_load_nothing_is_asked_beside_the_writes() -> None:
 
 
 async def test_after_a_rest_what_is_written_is_looked_at_before_it_counts() -> None:
-    """The head may be old by the API server's clock: is it still there, and has a bundle the group's place?"""
+    """The head may be old by the API server's clock: is it there, and has a bundle the group's place?"""
     server = FakeServer(LoopClock())
     log = writer(server)
     async with running(log):
@@ -251,6 +251,36 @@ async def test_a_group_that_was_replaced_is_a_hole_too() -> None:
         await asyncio.sleep(LOOK_SECONDS + 1)
         with pytest.raises(Halted, match="was replaced"):
             await log.commit([entry(60)])
+
+
+async def test_a_group_that_was_put_back_with_another_word_is_a_hole() -> None:
+    """Under its own signed head, but not as it was: the operator does not take up what it did not write."""
+    server = FakeServer(LoopClock())
+    log = writer(server)
+    async with running(log):
+        await fill(log, 0, 180)
+        [(place, body)] = take_away(server, 120)
+        body["data"]["entries"] = body["data"]["entries"].replace("uid-150", "uid-999")
+        put_back(server, [(place, body)])
+        await asyncio.sleep(LOOK_SECONDS + 1)
+        with pytest.raises(Halted, match="was replaced"):
+            await log.commit([entry(180)])
+
+
+async def test_a_loss_that_is_accepted_ends_with_a_restart() -> None:
+    """What stands behind the hole keeps a start from it until people take it away; then the rest goes on."""
+    server = FakeServer(LoopClock())
+    log = writer(server)
+    async with running(log):
+        await fill(log, 0, 180)
+    take_away(server, 60)
+    with pytest.raises(BrokenLogError, match=r"audit-group-0000000000000120: .* a group is missing"):
+        await writer(server).open()
+    take_away(server, 120)
+    again = writer(server)
+    async with running(again):
+        assert await again.commit([entry(1000)]) == 60
+    assert len(ids(server)) == 61
 
 
 async def test_what_is_owed_waits_until_the_hole_is_mended() -> None:

@@ -17,7 +17,7 @@ from pilot_identity.adapters.audit_tiles import TileConfigMaps
 from pilot_identity.adapters.kubernetes.api import Api
 from pilot_identity.clocks import Instant
 from pilot_identity.core.audit.chain import Chain, Standing
-from pilot_identity.core.audit.checkpoint import CheckpointError, LogVerifier
+from pilot_identity.core.audit.checkpoint import LogVerifier
 from pilot_identity.core.audit.compacted import Compacted
 from pilot_identity.core.audit.entries import RecordedEntry, decode_entry
 from pilot_identity.core.audit.groups import BrokenLogError, Group
@@ -139,7 +139,7 @@ class Follower:
     async def _absorb_or_pass(self, stored: StoredGroup) -> Standing:
         """Go on over a group that is listed; pass over one whose place a bundle has, and that differs."""
         group = stored.group
-        standing = _standing(stored)
+        standing = stored.standing(_tick())
         if await self._is_bundled(group):
             self._absorb(group, standing)
         else:
@@ -195,7 +195,7 @@ class Follower:
             elif not is_there and (found is None or not await self.tiles.covers(size - 1)):
                 raise _hole(head)
             elif found is not None:
-                self._absorb(found.group, _standing(found))
+                self._absorb(found.group, found.standing(_tick()))
             else:
                 return asked_at
 
@@ -242,7 +242,7 @@ class Follower:
 
     def leave_to_compaction(self, stored: StoredGroup) -> None:
         """Take a group for one that stands, all of whose entries bundles have: it is to be deleted."""
-        self.chain.add(stored.group, _standing(stored))
+        self.chain.add(stored.group, stored.standing(_tick()))
 
     async def require_head(self) -> None:
         """Make sure that what this process knows of the log is still stored.
@@ -277,22 +277,11 @@ class Follower:
         self.doubtful[stored.group.extends] = stored
 
     async def _stands(self, one: Standing) -> bool:
-        """Whether a group is stored, or was put back as it was.
-
-        Its entries then are held against the chain when they are compacted.
-        """
+        """Whether a group is stored, or was put back as it was."""
         if await self.groups.uid(one.extends) == one.uid:
             return True
         found = await self.groups.find(one.extends)
-        if found is None:
-            return False
-        try:
-            head = self._verifier.open(found.group.note)
-        except CheckpointError:
-            return False
-        if not found.group.size == head.size == one.size:
-            return False
-        if one.size == self.chain.size and head.root != self.chain.frontier.root():
+        if found is None or found.group.digest() != one.digest:
             return False
         log.warning("%s was lost and is put back", one.name)
         self.chain.put_back(one, found.uid)
@@ -331,10 +320,6 @@ def _revocation(row: Recollection) -> RecordedEntry:
     """An entry that is compacted, as far as it says what was revoked."""
     never = dt.datetime.min.replace(tzinfo=dt.UTC)
     return RecordedEntry(row.id, "", "", row.subject_uid, never, {"revoked": row.revoked})
-
-
-def _standing(stored: StoredGroup) -> Standing:
-    return Standing(stored.group.extends, stored.group.size, stored.uid, _tick(), created=stored.created)
 
 
 def _hole(lost: Standing | None) -> BrokenLogError:

@@ -34,6 +34,13 @@ class StoredGroup:
     uid: str
     created: dt.datetime
 
+    def standing(self, since: float) -> Standing:
+        """What a chain knows of it, which stood at `since` by the loop's clock."""
+        group = self.group
+        return Standing(
+            group.extends, group.size, self.uid, since, created=self.created, digest=group.digest()
+        )
+
 
 class GroupConfigMaps:
     """The groups of one namespace's log."""

@@ -343,7 +343,7 @@ class ConfigMapLog:
             except Conflict:
                 log.warning("another writer extended the log at %d; follows it", self.size)
                 continue
-            standing = _standing(created)
+            standing = created.standing(_tick())
             if not await self._is_next(standing):
                 log.warning("this writer slept; the log went on at %d without it; follows it", self.size)
                 await self._follow_instead(created)
@@ -381,7 +381,7 @@ class ConfigMapLog:
 
     async def _follow_instead(self, created: StoredGroup) -> None:
         """Follow the log, and delete a group that came too late; not one that others compacted meanwhile."""
-        standing = _standing(created)
+        standing = created.standing(_tick())
         self.follower.doubtful[standing.extends] = created  # until it is clear which it is
         self._known = await self.follower.catch_up()
         if self._chain.has(standing):
@@ -410,10 +410,6 @@ class ConfigMapLog:
             else:
                 unsaid[item.id] = item
         return list(unsaid.values())
-
-
-def _standing(stored: StoredGroup) -> Standing:
-    return Standing(stored.group.extends, stored.group.size, stored.uid, _tick(), created=stored.created)
 
 
 def _fail(batch: Sequence[_Waiting], error: PortError) -> None:

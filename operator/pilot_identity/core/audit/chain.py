@@ -39,6 +39,7 @@ class Standing:
         since: by the writer's own monotonic clock; it stood no later.
         is_stray: no part of the log, but of a writer that came too late; nobody was told that it counts.
         created: by the API server's clock, in whole seconds.
+        digest: of its contents.
     """
 
     extends: int
@@ -47,6 +48,7 @@ class Standing:
     since: float
     is_stray: bool = False
     created: dt.datetime | None = None
+    digest: bytes = b""
 
     @property
     def name(self) -> str:

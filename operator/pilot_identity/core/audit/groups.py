@@ -6,6 +6,7 @@ most one group exists: the API server itself orders the writers.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,11 @@ class Group:
     def size(self) -> int:
         """The tree's size after this group."""
         return self.extends + len(self.entries)
+
+    def digest(self) -> bytes:
+        """SHA-256 of all that is stored of it: its head is signed, so no two are alike but in all."""
+        stored = self.data()
+        return hashlib.sha256("\n\n".join((self.name, *stored.values())).encode()).digest()
 
     def data(self) -> Mapping[str, str]:
         """The ConfigMap's data: entries one a line, and the checkpoint."""
