@@ -1,22 +1,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from pilot_identity.adapters.audit_log import INSPECT_SECONDS, LOOK_SECONDS, ConfigMapLog
 from pilot_identity.adapters.audit_strays import LOOK_SECONDS as SETTLE_SECONDS
 from pilot_identity.adapters.audit_strays import Strays
+from pilot_identity.core.audit.compacted import Compacted, TileName
 from pilot_identity.core.audit.entries import EntryType, RecordedEntry, encode_entry
 from pilot_identity.core.audit.groups import Group, extend
 from pilot_identity.core.audit.merkle import Frontier, leaf_hash
 from pilot_identity.core.audit.reader import ConfigMapLog as StoredLog
+from pilot_identity.core.audit.tiles import WIDTH
 from pilot_identity.core.audit.verify import verify
 from pilot_identity.core.decisions.plan import Notice
 from tests.adapters.test_compaction import SIGNER, compact_all, entry, fill, names, read, running, writer
 from tests.fakes.clock import LoopClock
-from tests.fakes.server import HOME, FakeServer, Fault, Place
+from tests.fakes.server import HOME, FakeServer, Fault, Object, Place
 
 pytestmark = pytest.mark.looptime
 
@@ -154,22 +157,36 @@ async def test_what_others_compacted_and_did_not_delete_goes_without_a_word() ->
     assert not removals(server)
 
 
-def spoil(body: Mapping[str, Mapping[str, str]]) -> None:
+def spoil_head(body: Object) -> None:
     """A bundle's head is not signed by the log's key."""
-    data: dict[str, str] = body["data"]  # type: ignore[assignment]
-    data["checkpoint"] = data["checkpoint"].replace("\n\n", "\nx\n\n", 1)
+    body["data"]["checkpoint"] = body["data"]["checkpoint"].replace("\n\n", "\nx\n\n", 1)
 
 
-async def test_nothing_is_removed_on_the_word_of_a_bundle_that_was_forged() -> None:
+def spoil_entries(body: Object) -> None:
+    """A bundle's entries and its tile agree, and its edge is that of its signed head; one is not of the other."""
+    name = TileName.parse(body["metadata"]["name"])
+    whole = Compacted.from_config_maps([(name, body["data"], body["binaryData"])])
+    entries = (b"{}", *whole.entries[1:])
+    forged = replace(whole, entries=entries, leaves=tuple(leaf_hash(one) for one in entries))
+    [(_, data, binary)] = forged.config_maps()
+    body["data"], body["binaryData"] = dict(data), dict(binary)
+
+
+@pytest.mark.parametrize("first", [0, WIDTH])
+@pytest.mark.parametrize("spoil", [spoil_head, spoil_entries])
+async def test_nothing_is_removed_on_the_word_of_a_bundle_that_was_forged(
+    spoil: Callable[[Object], None], first: int
+) -> None:
     """Then it may be the bundle that is foreign: both are left to people."""
     server = FakeServer(LoopClock())
     log = await compacted(server)
     strays = Strays(log, HOME, Notes(), server.clock)
     async with running(log):
         clearing = asyncio.create_task(strays.run())
-        await apply_late(log, 5000)
-        spoil(server.objects[Place("configmaps", HOME, "audit-tile-0000000000000000")])
+        stray = replace(late_group(5000), extends=first + 7)
+        await log.follower.groups.create(stray)
+        spoil(server.objects[Place("configmaps", HOME, str(TileName(first)))])
         await asyncio.sleep(FOUND_SECONDS)
         clearing.cancel()
-    assert LATE in names(server, "group")
+    assert first + 7 in names(server, "group")
     assert (len(strays), strays.removed) == (1, 0)

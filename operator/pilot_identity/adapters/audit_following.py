@@ -22,7 +22,7 @@ from pilot_identity.core.audit.compacted import Compacted
 from pilot_identity.core.audit.entries import RecordedEntry, decode_entry
 from pilot_identity.core.audit.groups import BrokenLogError, Group
 from pilot_identity.core.audit.growth import Growth
-from pilot_identity.core.audit.merkle import leaf_hash
+from pilot_identity.core.audit.merkle import Frontier, leaf_hash
 from pilot_identity.core.audit.recollection import Recollection, recollect, unpack
 from pilot_identity.core.audit.remembered import Remembered
 from pilot_identity.core.audit.tiles import WIDTH
@@ -230,15 +230,33 @@ class Follower:
         if await self._archived.size() >= group.size:
             return True
         for first in range(group.extends // WIDTH * WIDTH, end, WIDTH):
-            bundle = await self.tiles.read(first)
-            if bundle is None:
+            before, bundle = await self._tree_at(first), await self.tiles.read(first)
+            if bundle is None or before is None:
                 return None
-            bundle.require_signed(self._verifier)
+            bundle.require_signed(before, self._verifier)
             start = max(first, group.extends)
             there = group.entries[start - group.extends : min(end, bundle.size) - group.extends]
             if bundle.entries[start - first :][: len(there)] != there:
                 return True
         return False
+
+    async def _tree_at(self, size: int) -> Frontier | None:
+        """The tree at a multiple of 256, as the log's key signed it; `None` where nothing stored has it.
+
+        Raises:
+            BrokenLogError, CheckpointError: what is stored there is not signed.
+        """
+        if not size:
+            return Frontier()
+        chain = Chain()
+        if (bundle := await self.tiles.read(size - WIDTH)) is not None:
+            chain.begin_at(bundle, self._verifier)
+            return chain.frontier
+        archived = await self._archived.newest()
+        if archived is None or archived.size != size:
+            return None
+        archived.require_signed(self._verifier)
+        return Frontier(size, archived.edge)
 
     def leave_to_compaction(self, stored: StoredGroup) -> None:
         """Take a group for one that stands, all of whose entries bundles have: it is to be deleted."""

@@ -86,16 +86,18 @@ class Compacted:
         """The tree behind it; to be checked against the signed head before anything is built on it."""
         return Frontier(self.size, self.edge)
 
-    def require_signed(self, verifier: LogVerifier) -> None:
-        """Make sure that this bundle's tile is that of its entries, and its edge that of its signed head.
+    def require_signed(self, before: Frontier, verifier: LogVerifier) -> None:
+        """Make sure that these entries make the tree of the signed head, after those of `before`.
 
         Raises:
-            BrokenLogError: one is not.
+            BrokenLogError: they do not.
             CheckpointError: the head is not signed by the log's key.
         """
+        after = before.copy()
+        for entry in self.entries:
+            after.append(leaf_hash(entry))
         head = verifier.open(self.note)
-        is_edge = (head.size, head.root) == (self.size, join(self.edge))
-        if not is_edge or self.leaves != tuple(leaf_hash(entry) for entry in self.entries):
+        if (head.size, head.root) != (after.size, after.root()):
             raise BrokenLogError(f"{TileName(self.first)}: it is not what its signed head says")
 
     def config_maps(self) -> Sequence[tuple[TileName, Mapping[str, str], Mapping[str, str]]]:
