@@ -163,7 +163,7 @@ def spoil_head(body: Object) -> None:
 
 
 def spoil_entries(body: Object) -> None:
-    """A bundle's entries and its tile agree, and its edge is that of its signed head; one is not of the other."""
+    """A bundle's tile is that of its entries, and its edge that of its head; but not of these entries."""
     name = TileName.parse(body["metadata"]["name"])
     whole = Compacted.from_config_maps([(name, body["data"], body["binaryData"])])
     entries = (b"{}", *whole.entries[1:])

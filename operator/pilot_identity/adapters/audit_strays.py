@@ -17,6 +17,7 @@ import logging
 
 from pilot_identity.adapters.audit_groups import StoredGroup
 from pilot_identity.adapters.audit_log import ConfigMapLog
+from pilot_identity.adapters.blockage import Blockage
 from pilot_identity.core.audit.chain import Standing
 from pilot_identity.core.audit.checkpoint import CheckpointError
 from pilot_identity.core.audit.entries import Entry, EntryError, EntryType, decode_entry, evidence
@@ -45,6 +46,7 @@ class Strays:
         self._namespace = namespace
         self._recorder = recorder
         self._clock = clock
+        self._blockage = Blockage("a group that was not found in the audit log stays for now")
         self.removed = 0
 
     def __len__(self) -> int:
@@ -59,7 +61,9 @@ class Strays:
                 try:
                     await self.settle(stored)
                 except (PortError, BrokenLogError, CheckpointError) as error:
-                    log.warning("%s is no part of the log and stays for now: %s", stored.group.name, error)
+                    self._blockage.note(error)
+                else:
+                    self._blockage.clear()
 
     async def settle(self, stored: StoredGroup) -> None:
         """Find out what a group is that was not found in the chain, and remove it if it is foreign.
