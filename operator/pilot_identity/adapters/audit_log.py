@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 OWED_RETRY_SECONDS = 5.0
 LOOK_SECONDS = 5.0
-"""How often it looks whether the newest group is still stored: one GET without contents, or a few if idle."""
+"""How often it looks whether the newest group is still stored, at work or idle: one GET without contents."""
 INSPECT_SECONDS = 60.0
 """How often it looks after all groups that stand: one list without contents."""
 GROUPS_AT_ONCE = 32
@@ -290,10 +290,8 @@ class ConfigMapLog:
     async def _look(self) -> None:
         """Look whether the log is still stored as it was committed; halt where it is not, else go on."""
         try:
-            if self._in_doubt or self.blockage.is_there or self._age() >= LOOK_SECONDS:
-                # Here, so that whoever comes to an idle log does not wait for it.
-                self._known = await self.follower.catch_up()
-                self._in_doubt = False
+            if self._in_doubt or self.blockage.is_there:
+                await self._catch_up()
             else:
                 await self.follower.require_head()
             if self.blockage.is_there or _tick() >= self._inspect_at:
@@ -330,9 +328,10 @@ class ConfigMapLog:
 
     async def _write(self, batch: list[_Waiting]) -> None:
         while True:
-            if self._in_doubt or self._age() >= FRESH_SECONDS:
-                self._known = await self.follower.catch_up()
-                self._in_doubt = False
+            if self._in_doubt:
+                await self._catch_up()
+            elif self._age() >= FRESH_SECONDS:
+                await self.follower.require_head()  # while it stands, the log was not compacted past it
             batch = self._answer_known(batch)
             if not batch:
                 return
@@ -356,6 +355,10 @@ class ConfigMapLog:
                 if not item.done.done():
                     item.done.set_result(index)
             return
+
+    async def _catch_up(self) -> None:
+        self._known = await self.follower.catch_up()
+        self._in_doubt = False
 
     def _age(self) -> float:
         """How old what this process knows of the head is, in seconds, by whichever clock went furthest."""
@@ -383,7 +386,7 @@ class ConfigMapLog:
         """Follow the log, and delete a group that came too late; not one that others compacted meanwhile."""
         standing = created.standing(_tick())
         self.follower.doubtful[standing.extends] = created  # until it is clear which it is
-        self._known = await self.follower.catch_up()
+        await self._catch_up()
         if self._chain.has(standing):
             # It lies over a bundle's edge: others went on from it while this process waited for the answer.
             del self.follower.doubtful[standing.extends]
