@@ -116,7 +116,8 @@ def test_behind_a_hole_nothing_is_issued_until_it_is_mended(
     play.gone("before")
     assert play.admin.find(play.secrets("behind")) is None
     assert play.status(play.grants("behind")).get("phase", "Pending") == "Pending"
-    assert named(groups(play.admin)) == left, "nothing is written behind the hole"
+    # Compaction may delete what is in bundles.
+    assert set(named(groups(play.admin))) <= set(left), "nothing is written behind the hole"
 
     put_back(play.admin, taken)
     operator.wait_ready(operator.operator)
