@@ -23,7 +23,7 @@ from pilot_identity import __version__
 from pilot_identity.adapters.audit_archiving import Archiver, Archiving
 from pilot_identity.adapters.audit_entries import ConfigMapEntries
 from pilot_identity.adapters.audit_log import ConfigMapLog
-from pilot_identity.adapters.clock import utc_now
+from pilot_identity.adapters.audit_strays import Strays
 from pilot_identity.adapters.issuer import ISSUERS
 from pilot_identity.adapters.keys import KeySecrets, log_signer
 from pilot_identity.adapters.kubernetes.access import Endpoint
@@ -35,6 +35,7 @@ from pilot_identity.adapters.kubernetes.recorder import EventRecorder
 from pilot_identity.adapters.kubernetes.surroundings import KubernetesSurroundings
 from pilot_identity.adapters.revocations import ConfigMapRevocations
 from pilot_identity.adapters.witnesses import Address, Witnesses
+from pilot_identity.clocks import utc_now
 from pilot_identity.control.apply import Applier
 from pilot_identity.control.completeness import EVERY_SECONDS, Completeness
 from pilot_identity.control.deadlines import Deadlines
@@ -158,6 +159,7 @@ class Operator:
         revocations = ConfigMapRevocations(self.api, issuer, utc_now, self.options.namespaces)
         growth = Growth() if self.options.witnesses else None
         archiving = self.options.archiving
+        recorder = EventRecorder(self.api, utc_now, self.options.identity)
         audit_log = ConfigMapLog(
             self.api,
             self.options.operator_namespace,
@@ -165,7 +167,9 @@ class Operator:
             on_read=revocations.remember,
             growth=growth,
             archive=archiving.archive if archiving is not None else None,
+            recorder=recorder,
         )
+        strays = Strays(audit_log, self.options.operator_namespace, recorder, utc_now)
         archiver = self._archiver(audit_log, signer)
         witnesses = Witnesses(
             self.api,
@@ -175,7 +179,6 @@ class Operator:
             self.options.witnesses,
             utc_now,
         )
-        recorder = EventRecorder(self.api, utc_now, self.options.identity)
         queue = WorkQueue()
         deadlines = Deadlines(utc_now, lambda key: reconciler.mark([key]))
         cluster = KubernetesCluster(self.api, self.options.namespaces, self._endpoint())
@@ -229,6 +232,18 @@ class Operator:
                 "pilot_identity_log_compacted_entries": (
                     "Entries of the audit log that are in bundles.",
                     lambda: float(audit_log.sealed),
+                ),
+                "pilot_identity_log_halted": (
+                    "1 where the stored audit log is not what was committed, so that nothing is issued.",
+                    lambda: float(audit_log.blockage.is_there),
+                ),
+                "pilot_identity_log_strays": (
+                    "Groups that are stored and were not found in the audit log.",
+                    lambda: float(len(strays)),
+                ),
+                "pilot_identity_log_strays_removed_total": (
+                    "Those of them that were removed, after an entry said so.",
+                    lambda: float(strays.removed),
                 ),
                 "pilot_identity_log_compaction_blocked": (
                     "1 where the audit log cannot be compacted; its own log says why.",
@@ -327,6 +342,7 @@ class Operator:
                 sightings,
                 witnesses,
                 archiver,
+                strays,
                 completeness,
                 witnessed,
                 tenure,
@@ -345,7 +361,10 @@ class Operator:
             await asyncio.gather(leading, return_exceptions=True)
             await elector.release()
 
-        async with probes.serve(self.options.http_port, is_ready=self.ready.is_set, metrics=metrics) as port:
+        def is_ready() -> bool:
+            return self.ready.is_set() and not audit_log.blockage.is_there
+
+        async with probes.serve(self.options.http_port, is_ready=is_ready, metrics=metrics) as port:
             log.info("serves probes and metrics on port %d", port)
             async with inbound.serve(self.options.inbound, sightings, activities, utc_now, duty.is_working):
                 try:
@@ -414,6 +433,7 @@ class Operator:
         sightings: Sightings,
         witnesses: Witnesses,
         archiver: Archiver | None,
+        strays: Strays,
         completeness: Completeness,
         witnessed: Witnessed,
         tenure: Tenure,
@@ -448,6 +468,7 @@ class Operator:
                 tasks.create_task(sightings.run(), name="sightings")
                 if archiver is not None:  # after the sweep: it keeps what is remembered of objects that exist
                     tasks.create_task(archiver.run(), name="archiving")
+                tasks.create_task(strays.run(), name="strays")
                 tasks.create_task(completeness.run(), name="completeness")
                 tasks.create_task(witnessed.run(), name="how it stands with the witnesses")
                 for number in range(WORKERS):

@@ -270,16 +270,18 @@ async def test_a_writer_that_slept_until_its_place_was_archived_ends(world: Worl
     async with running(log):
         await log.commit([entry(0)])
         sleeper = world.log()
-        async with running(sleeper):
-            for at in range(1, BUNDLES * WIDTH, 60):
-                await log.commit([entry(number) for number in range(at, at + 60)])
-            await asyncio.sleep(GRACE_SECONDS + 1)
-            while await log.compaction.compact_next():
-                pass
-            await asyncio.sleep(OLD.total_seconds())
-            await archive_all(world.archiver(log))
-            with pytest.raises(BrokenLogError, match="this writer slept at 1"):
-                await sleeper.commit([entry(9999)])
+        await sleeper.open()
+        for at in range(1, BUNDLES * WIDTH, 60):
+            await log.commit([entry(number) for number in range(at, at + 60)])
+        await asyncio.sleep(GRACE_SECONDS + 1)
+        while await log.compaction.compact_next():
+            pass
+        await asyncio.sleep(OLD.total_seconds())
+        await archive_all(world.archiver(log))
+        awake = asyncio.create_task(sleeper.run())
+        with pytest.raises(BrokenLogError, match="this writer slept at 1"):
+            await sleeper.commit([entry(9999)])
+        awake.cancel()
     world.read(with_archive=True)
 
 

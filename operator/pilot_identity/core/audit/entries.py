@@ -31,6 +31,11 @@ class EntryType(StrEnum):
 
     LOG_STARTED = "dev.pilotidentity.log.started.v1"
     """Since when is there a log, and who began it? Its first entry."""
+    LOG_STRAY_REMOVED = "dev.pilotidentity.log.stray-removed.v1"
+    """What stood beside the log and is gone? A group that was no part of it; its digest, and what it held.
+
+    It was written too late: bundles had its place, and other entries. Nobody was told that it counts.
+    """
     OPERATOR_STARTED = "dev.pilotidentity.operator.started.v1"
     """Who has decided since then? A replica took the lead: its name, its version, Python's."""
     OPERATOR_STOPPED = "dev.pilotidentity.operator.stopped.v1"

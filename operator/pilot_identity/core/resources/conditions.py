@@ -229,6 +229,12 @@ class Reason(StrEnum):
     """Two looks showed that cluster and audit log disagree; people must find out who did that."""
     AS_RECORDED = "AsRecorded"
     """Cluster and audit log agree again on the object."""
+    LOG_HALTED = "AuditLogHalted"
+    """Only of Events: the stored audit log is not what was committed. Nothing is issued until it is whole."""
+    LOG_GOES_ON = "AuditLogGoesOn"
+    """Only of Events: the stored audit log is what was committed again; entries are taken."""
+    STRAY_REMOVED = "StrayRemoved"
+    """Only of Events: a group that was no part of the audit log is removed; the entry says what it held."""
 
     # The audit log's witnesses, told on every StagePolicy.
     COSIGNED = "Cosigned"
