@@ -54,11 +54,11 @@ def announced(plan: Plan) -> tuple[Entry, ...]:
     return (plan.release.announce(key, facts),)
 
 
-def replay(entries: Iterable[RecordedEntry], shelf: Kept | None = None) -> list[Replayed]:
-    """Make all decisions of a log again."""
+def replay(entries: Iterable[RecordedEntry], shelf: Kept | None = None, *, first: int = 0) -> list[Replayed]:
+    """Make all decisions of a log again; of one whose older entries were not read, from `first` on."""
     reader = Replay(shelf or Kept())
     made: list[Replayed] = []
-    for index, entry in enumerate(entries):
+    for index, entry in enumerate(entries, start=first):
         again = reader.again(index, entry)
         reader.learn(index, entry)
         if again is not None:
