@@ -10,7 +10,9 @@ from pilot_identity.core.audit.checkpoint import LogVerifier
 from pilot_identity.core.audit.entries import RecordedEntry, decode_entry
 from pilot_identity.core.audit.groups import Group, follow
 from pilot_identity.core.audit.merkle import Frontier
+from pilot_identity.core.decisions.replaying import Verdict
 from pilot_identity.core.resources.metadata import FINALIZER, GROUP
+from tests.core.decisions.replayed import replay
 from tests.fakes.server import HOME, FakeServer, Object, Place
 
 CREDENTIAL = f"{GROUP}/credential"
@@ -54,6 +56,13 @@ class Witness:
         for entry_id, count in Counter(entry.id for entry in self.entries()).items():
             if count > 1:
                 self.broken.append(f"{entry_id} is in the log {count} times")
+        self._make_decisions_again()
+
+    def _make_decisions_again(self) -> None:
+        """Each decision agrees with the rest of the log, wherever the operator was killed."""
+        for again in replay(self.entries()):
+            if again.verdict is Verdict.DIFFERS:
+                self.broken.append(f"{again.entry.id}: {again.mismatches}: {again.then}, now {again.now}")
 
     def account_for_announcements(self) -> None:
         """Each announced credential was released, or the log says that it was not."""

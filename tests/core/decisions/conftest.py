@@ -14,7 +14,7 @@ from pilot_identity.core.decisions.stages import KeyFacts, StageSeen, decide_sta
 from pilot_identity.core.resources import StagePolicy
 from pilot_identity.core.resources.stage_policy import StagePolicyStatus
 from tests.core.builders import CA_END, NOW, moment
-from tests.core.decisions.replayed import recorded, replay, require_agreement
+from tests.core.decisions.replayed import announced, recorded, replay, require_agreement
 
 
 def taken_up(stage: StagePolicy) -> tuple[Entry, ...]:
@@ -38,8 +38,7 @@ def _replays(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     def consider_and_replay(case: Case) -> Plan:
         plan = consider(case)
         before = taken_up(case.seen.stage) if case.seen.stage is not None else ()
-        announced = (plan.release.announce("ab" * 32),) if plan.release is not None else ()
-        log = recorded((*before, *plan.entries, *announced))
+        log = recorded((*before, *plan.entries, *announced(plan)))
         for again in replay(log):
             if again.verdict is Verdict.CANNOT:
                 assert by_digest(log), again.why

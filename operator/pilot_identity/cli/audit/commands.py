@@ -37,7 +37,6 @@ from pilot_identity.core.audit.checkpoint import Checkpoint, CheckpointError, Lo
 from pilot_identity.core.audit.proofs import ProofError
 from pilot_identity.core.audit.receipt import MAX_RECEIPT_BYTES, Receipt, ReceiptError
 from pilot_identity.core.audit.witnessed import combined
-from pilot_identity.core.decisions.replaying import Verdict
 
 app = typer.Typer(
     name="audit",
@@ -188,7 +187,10 @@ def replay(
     ] = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Decide again what the log says was decided, from the log alone, and compare the two decisions."""
+    """Decide again what the log says was decided, from the log alone, and compare the two decisions.
+
+    What was looked at, and what was given, is held to the rest of the log.
+    """
     wanted = Wanted.parse(what, every=every)
     replays: Replays = whole(lambda: replay_log(log, wanted, evidence or ()))
     if not replays.total and not every:
@@ -198,9 +200,9 @@ def replay(
             typer.echo(json.dumps(one))
     else:
         print_replays(replays, is_all=every)
-    failing = {Verdict.DIFFERS} if every else {Verdict.DIFFERS, Verdict.CANNOT}
-    if any(replays.counts[verdict] for verdict in failing):
-        raise typer.Exit(ExitCode.REFUSED)
+    code = replays.exit_code(is_all=every)
+    if code is not ExitCode.DONE:
+        raise typer.Exit(code)
 
 
 @app.command()
