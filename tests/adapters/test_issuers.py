@@ -177,7 +177,7 @@ async def test_stored_keys_are_read_back_as_they_were(name: str) -> None:
     assert files is not None
     stored = StageKeys.from_files(files)
     assert stored.files() == files
-    assert repr(stored) == "StageKeys(sandbox.example.org)"
+    assert repr(stored) == "StageKeys(sandbox.example.org, 1)"
 
 
 async def test_over_a_public_key_that_was_brought_the_certificate_is_all_there_is(name: str) -> None:

@@ -92,7 +92,7 @@ class Desk:
         if found is None:
             return set(), set()
         crl = x509.load_pem_x509_crl(found["data"]["revoked.crl"].encode())
-        keys = self.issuer._known["sandbox"]  # noqa: SLF001 - the verifier's half is in no port
+        (keys,) = self.issuer._known["sandbox"].standing  # noqa: SLF001 - a verifier's half is in no port
         assert crl.is_signature_valid(keys.authority.certificate.public_key())  # type: ignore[arg-type]
         payload = jwt.decode(
             found["data"]["revoked-tokens.jws"],
