@@ -102,8 +102,12 @@ class Verifier:
         if not found:
             self.failures.append(f"{credential.id}: a token by {header['kid']}, which is in no bundle")
             return
-        options = {"verify_exp": False, "verify_aud": False}
-        jwt.decode(credential.token(), jwt.PyJWK(found[0]).key, algorithms=["ES256"], options=options)
+        jwt.decode(
+            credential.token(),
+            jwt.PyJWK(found[0]).key,
+            algorithms=["ES256"],
+            options={"verify_exp": False, "verify_aud": False},
+        )
 
 
 @pytest.fixture
