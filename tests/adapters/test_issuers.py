@@ -258,6 +258,22 @@ async def test_a_retired_generation_is_gone_for_any_process(name: str) -> None:
     assert len(server.all("secrets")) == 3
 
 
+async def test_keys_that_somebody_took_away_sign_nothing_more(name: str) -> None:
+    """As soon as the stage is looked at again."""
+    server = FakeServer(SetClock())
+    made = await ready(name, server)
+    stored = KeySecrets(FakeApi(server), HOME)
+    files = await stored.read("stage-keys-sandbox")
+    assert files is not None
+    await stored.delete("stage-keys-sandbox", files)
+    assert await made.generations("sandbox") == ()
+    assert await made.facts("sandbox") is None
+    with pytest.raises(Unavailable):
+        made.sign(order())
+    with pytest.raises(KeyError):
+        made.bundle("sandbox")
+
+
 async def test_lists_are_signed_for_every_generation(name: str) -> None:
     """A CRL of each, with the same on it; the list of tokens by the one that is named."""
     server = FakeServer(SetClock())

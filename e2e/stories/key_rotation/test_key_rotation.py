@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shutil
 import subprocess
 import threading
@@ -162,6 +163,12 @@ def lists(play: Play) -> dict[str, str]:
     return data
 
 
+def printed(cluster: Cluster, column: str) -> str:
+    """What `kubectl get stage` prints in a column."""
+    header, row = cluster.kubectl("get", "stage", STAGE).strip().splitlines()
+    return dict(zip(re.split(r"\s{2,}", header), re.split(r"\s{2,}", row), strict=True))[column]
+
+
 def signer_of_list(published: dict[str, str]) -> str:
     """The key that a deny list names."""
     return str(jwt.get_unverified_header(published["revoked-tokens.jws"])["kid"])
@@ -181,6 +188,20 @@ def authority(play: Play, slot: str = "") -> x509.Certificate:
     return x509.load_pem_x509_certificate(base64.b64decode(secret["data"]["ca.crt"]))
 
 
+def assert_recorded(play: Play, uid: str, first: str, new: Credential) -> None:
+    """Each step is in the log, in order, and before the first credential by the new keys."""
+    told = [line for line in play.trail().of(uid) if line.kind in OF_KEYS]
+    assert [(line.kind.split(".")[-2], line.entry.data["generation"]) for line in told] == [
+        ("keys-made", 1),
+        ("keys-made", 2),
+        ("keys-rotated", 2),
+        ("keys-retired", 1),
+    ]
+    assert told[1].entry.data["rotate"] == WORD
+    assert (told[2].entry.data["why"], told[2].entry.data["before"]["jwtKeyID"]) == ("asked", first)
+    assert told[2].revision < new.revision, "recorded before it signed"
+
+
 def test_a_rotation_is_noticed_by_nobody(
     play: Play, stage: str, operator: Installation, cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -198,6 +219,7 @@ def test_a_rotation_is_noticed_by_nobody(
         play.admin.patch(PATH, {"spec": {"keys": {"rotate": WORD}}})
         status = await_phases(play, {1: "Active", 2: "Prepared"})
         assert status["jwtKeyID"] == first, "it signs nothing yet"
+        assert printed(cluster, "KEY") == "1"
         old, leaked = play.credential("task"), play.credential("leaked")
         word = {"reason": "it leaked", "by": play.admin.name}
         play.admin.patch(play.grants("leaked"), {"spec": {"revoke": word}})
@@ -205,6 +227,7 @@ def test_a_rotation_is_noticed_by_nobody(
 
         status = await_phases(play, {1: "Old", 2: "Active"})
         until(lambda: signer_of_list(lists(play)) == status["jwtKeyID"], "lists by the new keys")
+        assert printed(cluster, "KEY") == "2"
         operator.operator.kill()
         operator.operator.start()
         play.admin.patch(PATH, {"spec": {"keys": {"rotate": WORD}}})
@@ -237,16 +260,7 @@ def test_a_rotation_is_noticed_by_nobody(
     assert "unable to get local issuer certificate" in openssl(old, bundle["bundle.pem"], "", tmp_path)
     assert play.admin.find(places.core("secrets", name=f"stage-keys-{STAGE}")) is None, "its keys are deleted"
 
-    told = [line for line in play.trail().of(uid) if line.kind in OF_KEYS]
-    assert [(line.kind.split(".")[-2], line.entry.data["generation"]) for line in told] == [
-        ("keys-made", 1),
-        ("keys-made", 2),
-        ("keys-rotated", 2),
-        ("keys-retired", 1),
-    ]
-    assert told[1].entry.data["rotate"] == WORD
-    assert (told[2].entry.data["why"], told[2].entry.data["before"]["jwtKeyID"]) == ("asked", first)
-    assert told[2].revision < new.revision, "recorded before it signed"
+    assert_recorded(play, uid, first, new)
 
 
 def test_a_distrusted_generation_goes_at_once(play: Play) -> None:

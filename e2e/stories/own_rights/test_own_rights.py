@@ -214,7 +214,11 @@ def test_no_right_reads_what_others_store(operator: Installation) -> None:
         # Exactly the roles that the installation's values list, each by its name.
         assert right.verb != BIND or right.name in {roles.CLUSTER_ROLE, roles.ROLE}
         if right.resource == "secrets":
-            may = {"create", "get", "delete"} if right.namespace == NAMESPACE else {"create", "update", "delete"}
+            may = (
+                {"create", "get", "delete"}
+                if right.namespace == NAMESPACE
+                else {"create", "update", "delete"}
+            )
             assert right.verb in may, right
         if right.resource == "serviceaccounts/token":
             # Any account's whole power; the admission policies hold it to the accounts of grants.

@@ -160,9 +160,7 @@ class SecretIssuer:
 
     async def facts(self, stage: str, generation: int = OLDEST) -> KeyFacts | None:
         """What is public of a stage's keys, where a generation signs; `None` where that does not stand."""
-        known = self._known.get(stage)
-        if known is None or not known.standing:
-            known = await self._load(stage)
+        known = self._known.get(stage) or await self._load(stage)
         return facts_of(known.generations, generation)
 
     async def generations(self, stage: str) -> tuple[Generation, ...]:
@@ -294,6 +292,9 @@ class SecretIssuer:
         """Read what stands, one reading at a time, so that none puts an older answer over a newer one."""
         async with self._loading[stage]:
             standing = await self._read(stage)
+            if not standing:
+                self._known.pop(stage, None)
+                return _Ring()
             known = self._known.get(stage)
             if known is None or known.generations != _Ring(standing).generations:
                 known = self._known[stage] = _Ring(standing)

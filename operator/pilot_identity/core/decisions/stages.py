@@ -145,8 +145,8 @@ def _keys_foreign(seen: StageSeen) -> Objection | None:
     return Objection(
         Reason.KEYS_FOREIGN,
         f"the stored keys are for trust domain {foreign.trust_domain!r}, the policy says {wanted!r}; if "
-        f"nothing relies on them, lift the policy binding that guards Secret stage-keys-{seen.stage.name}, "
-        "delete the Secret and put the binding back",
+        f"nothing relies on them, lift the policy binding that guards Secrets stage-keys-{seen.stage.name}…, "
+        "delete them and put the binding back",
     )
 
 
