@@ -112,6 +112,15 @@ STEPS: Mapping[str, tuple[Step, str]] = {
         "rest",
     ),
     "its keys are not trusted": (step_of((ONE,), ACTIVE, distrusted=[1]), "prepare distrusted"),
+    "the one that will sign is not trusted": (
+        step_of((ONE, TWO), ACTIVE, prepared(2, published=None), distrusted=[2]),
+        "activate distrusted",
+    ),
+    "an older one is in the way of one that is not trusted": (
+        step_of((ONE, TWO), told(1, "Old"), told(2, "Active"), distrusted=[2]),
+        "retire distrusted",
+    ),
+    "one that is gone was not trusted": (step_of((TWO,), told(2, "Active"), distrusted=[1]), "rest"),
     "others are not trusted": (step_of((ONE,), ACTIVE, distrusted=[2, 3]), "rest"),
     "the next is in every bundle for five hints, and not for the life of a credential": (
         step_of((ONE, ASKED), ACTIVE, prepared(2, published=5 * HINT)),
@@ -439,6 +448,22 @@ def test_an_expired_authority_is_told_and_replaced() -> None:
     assert room.policy.status.signing == 2
     assert room.policy.status.ca_not_after is not None
     assert room.policy.status.ca_not_after > NOW
+
+
+@pytest.mark.parametrize("named", [(1, 2), (2,), (2, 7, 1_000_000)])
+def test_what_is_not_trusted_is_gone_at_once_and_no_more_than_that(named: tuple[int, ...]) -> None:
+    """Signer and successor are replaced within a few passes, and then it rests, whatever else is named."""
+    policy = stage()
+    statuses = (ACTIVE, prepared(2, published=MINUTE))
+    policy = msgspec.structs.replace(policy, status=msgspec.structs.replace(policy.status, keys=statuses))
+    room = Room(policy, stored=(ONE, TWO), bundle=(1, 2), sequence=2)
+    room.edit(distrusted=named)
+    for _ in range(20):
+        room.pass_(steps=4)
+        room.publish()
+    assert [(one.generation, one.phase) for one in room.policy.status.keys] == [(3, KeyPhase.ACTIVE)]
+    assert [one.number for one in room.stored] == [3]
+    assert room.pass_(steps=4).status is None
 
 
 def test_the_word_is_recorded_under_the_name_of_who_said_it() -> None:

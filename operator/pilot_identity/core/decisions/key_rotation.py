@@ -83,8 +83,12 @@ class Keys:
         return max(one.refresh_hint for one in self.generations)
 
     def is_distrusted(self, generation: int) -> bool:
-        """Whether somebody else may have the keys."""
-        return generation in self.stage.spec.keys.distrusted
+        """Whether somebody else may have the keys: they, or later ones that were made, are not trusted.
+
+        Generations leave the bundle in their order, so the older ones go with the one that is named.
+        """
+        newest = self.generations[-1].number
+        return any(generation <= named <= newest for named in self.stage.spec.keys.distrusted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +164,7 @@ def next_step(keys: Keys) -> Step:
     """Decide the next step: at most one, so that each is recorded and shown before the next."""
     oldest, successor = keys.oldest, keys.successor
     if oldest is not None and _is_over(keys, oldest):
-        why = "distrusted" if keys.is_distrusted(oldest.generation) else "lapsed"
-        return Retire(oldest, why)
+        return Retire(oldest, why_retired(keys, oldest))
     if successor is not None:
         at, why = _activation(keys, successor)
         if at is not None and at <= keys.now:
@@ -169,6 +172,11 @@ def next_step(keys: Keys) -> Step:
     elif len(keys.generations) < STANDING_AT_MOST and (why := _occasion(keys)):
         return Prepare(keys.signer.number + 1, why)
     return _rest(keys)
+
+
+def why_retired(keys: Keys, gone: KeyStatus) -> str:
+    """Why a generation leaves the bundle, or left it."""
+    return "distrusted" if keys.is_distrusted(gone.generation) else "lapsed"
 
 
 def prepare_at(signer: Generation) -> dt.datetime:

@@ -62,9 +62,8 @@ def rotated(stage: StagePolicy, step: Activate, moment: Moment) -> Entry:
     return _entry(stage, step_id, EntryType.STAGE_KEYS_ROTATED, data, moment)
 
 
-def retired(stage: StagePolicy, gone: KeyStatus, moment: Moment) -> Entry:
+def retired(stage: StagePolicy, gone: KeyStatus, why: str, moment: Moment) -> Entry:
     """The entry for a generation that leaves the bundle; the same before its keys are deleted and after."""
-    why = "distrusted" if gone.generation in stage.spec.keys.distrusted else "lapsed"
     data: dict[str, object] = {**_named(gone), "why": why, "signedUntil": gone.since.isoformat()}
     step_id = f"keys/{gone.generation}/retired"
     return _entry(stage, step_id, EntryType.STAGE_KEYS_RETIRED, data, moment)

@@ -22,6 +22,7 @@ from pilot_identity.core.decisions.key_rotation import (
     keys_of,
     next_step,
     signer_of,
+    why_retired,
 )
 from pilot_identity.core.decisions.objection import Check, Objection, ask_all
 from pilot_identity.core.decisions.plan import Notice, Owner, Plan, RetireKeys
@@ -247,11 +248,11 @@ def _take(keys: Keys, step: Step, moment: Moment) -> Plan:
                 notices=(key_steps.rotated_notice(stage, step),),
                 recheck_at=moment.now,
             )
-        case Retire(generation):
+        case Retire(gone, why):
             return Plan(
-                entries=(key_steps.retired(stage, generation, moment),),
-                retire_keys=RetireKeys(stage.name, generation.generation),
-                notices=(key_steps.retired_notice(stage, generation),),
+                entries=(key_steps.retired(stage, gone, why, moment),),
+                retire_keys=RetireKeys(stage.name, gone.generation),
+                notices=(key_steps.retired_notice(stage, gone),),
                 recheck_at=moment.now,
             )
         case Rest(until):
@@ -290,7 +291,7 @@ def _confirm(seen: StageSeen, keys: Keys, step: Step, owner: Owner, moment: Mome
     gone = tuple(one for one in stage.status.keys if one.generation < oldest)
     return Plan(
         entries=(
-            *(key_steps.retired(stage, one, moment) for one in gone),
+            *(key_steps.retired(stage, one, why_retired(keys, one), moment) for one in gone),
             *_policy_changed(stage, status.digest, moment),
         ),
         status=lambda _: status,

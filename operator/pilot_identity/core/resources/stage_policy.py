@@ -28,7 +28,8 @@ class KeyRules(View, frozen=True):
         lifetime: how long the CA of a generation that is made from now on is valid.
         refresh_hint: how often verifiers fetch the bundle; told with the next generation.
         rotate: a word; another one than the newest generation was made under asks for the next.
-        distrusted: numbers of generations that somebody else may have: they are replaced and dropped at once.
+        distrusted: numbers of generations that somebody else may have: they, and older ones with them, are
+            replaced and dropped at once.
     """
 
     lifetime: Duration = Duration(hours=43800)
