@@ -156,7 +156,9 @@ class Operator:
         # The log's signer is needed only by the leader, but that it can be had is known at once.
         signer = await log_signer(self.api, self.options.operator_namespace, secrets.token_hex(8))
         issuer = ISSUERS[self.options.issuer](KeySecrets(self.api, self.options.operator_namespace), utc_now)
-        revocations = ConfigMapRevocations(self.api, issuer, utc_now, self.options.namespaces)
+        revocations = ConfigMapRevocations(
+            self.api, issuer, utc_now, self.options.namespaces, signing=self.store.signing
+        )
         growth = Growth() if self.options.witnesses else None
         archiving = self.options.archiving
         recorder = EventRecorder(self.api, utc_now, self.options.identity)
@@ -186,7 +188,7 @@ class Operator:
             self.store,
             queue,
             deadlines,
-            Gatherer(self.store, cluster, issuer, audit_log),
+            Gatherer(self.store, cluster, issuer, audit_log, revocations),
             Applier(self.store, cluster, issuer, audit_log, recorder, revocations, utc_now),
             utc_now,
         )

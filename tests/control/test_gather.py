@@ -31,7 +31,8 @@ def gatherer(grant: TaskGrant, *, log_answers: bool) -> Gatherer:
         store.put(one)
     log = SimpleNamespace(announced=_finds_nothing if log_answers else _fails)
     issuer = SimpleNamespace(facts=_fails)
-    return Gatherer(store, cast("Any", SimpleNamespace()), cast("Any", issuer), cast("Any", log))
+    nothing = cast("Any", SimpleNamespace())
+    return Gatherer(store, nothing, cast("Any", issuer), cast("Any", log), nothing)
 
 
 ENDING = {

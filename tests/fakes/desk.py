@@ -95,14 +95,14 @@ async def issue(server: FakeServer, *grants: Object) -> None:
     issuer = SecretIssuer(KeySecrets(api, HOME), clock)
     log = ConfigMapLog(api, HOME, await log_signer(api, HOME, "0123456789abcdef"), on_read=lambda _: None)
     cluster = KubernetesCluster(api)
-    revocations = ConfigMapRevocations(api, issuer, clock)
+    revocations = ConfigMapRevocations(api, issuer, clock, signing=store.signing)
     recorder = EventRecorder(api, clock, "replica-0")
     deadlines = Deadlines(clock, lambda key: reconciler.mark([key]))
     reconciler = Reconciler(
         store,
         WorkQueue(),
         deadlines,
-        Gatherer(store, cluster, issuer, log),
+        Gatherer(store, cluster, issuer, log, revocations),
         Applier(store, cluster, issuer, log, recorder, revocations, clock),
         clock,
     )

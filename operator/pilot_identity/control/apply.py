@@ -174,9 +174,11 @@ class Applier:
             await self._withdraw(withdrawal)
         for preparation in plan.prepare:
             await self._prepare(preparation)
-        if plan.make_keys is not None:
-            await self._make_keys(plan.make_keys)
-        return await self._record(plan)
+        made = await self._make_keys(plan.make_keys) if plan.make_keys is not None else Outcome()
+        outcome = await self._record(plan)
+        if plan.retire_keys is not None:
+            await self.issuer.delete_keys(plan.retire_keys)
+        return outcome if outcome.index >= 0 else made
 
     def _tell(self, notice: Notice, index: int) -> None:
         about = {"object": str(notice.owner.key), "reason": str(notice.reason), "audit_index": index}
@@ -261,10 +263,11 @@ class Applier:
         if self.clock() > announcement.time + RELEASE_WITHIN:
             raise Conflict(f"entry {index} took too long to commit; what it announces is not released")
 
-    async def _make_keys(self, order: KeyOrder) -> None:
+    async def _make_keys(self, order: KeyOrder) -> Outcome:
         fingerprints = self.issuer.draw_keys(order)
-        await self.log.commit([order.announce(fingerprints)])
+        index = await self.log.commit([order.announce(fingerprints)])
         await self.issuer.store_keys(order)
+        return Outcome(index)
 
     async def _withdraw(self, withdrawal: Withdrawal) -> None:
         match withdrawal:

@@ -17,11 +17,12 @@ from pilot_identity.core.decisions.holding import is_overdue
 from pilot_identity.core.decisions.kubernetes_access import account_name, bindings_of
 from pilot_identity.core.decisions.pilot_checks import PilotSeen
 from pilot_identity.core.decisions.plan import Owner
+from pilot_identity.core.decisions.stage_keys import KeyFacts, facts_of
 from pilot_identity.core.decisions.stages import StageSeen, is_ready
 from pilot_identity.core.resources import Approval, Phase, PilotIdentity, StagePolicy, TaskGrant
 from pilot_identity.core.resources.conditions import ConditionType, Reason, find
 from pilot_identity.core.resources.credential import CredentialStatus
-from pilot_identity.ports import AuditLog, Cluster, Issuer, PortError
+from pilot_identity.ports import AuditLog, Cluster, Issuer, PortError, Revocations
 
 log = logging.getLogger(__name__)
 
@@ -34,18 +35,24 @@ class Gatherer:
     cluster: Cluster
     issuer: Issuer
     log: AuditLog
+    revocations: Revocations
 
     async def stage(self, stage: StagePolicy, now: dt.datetime) -> StageSeen:
         """Observe a stage policy."""
         others = tuple(other for name, other in self.store.stages.items() if name != stage.name)
-        return StageSeen(stage, others, await self.issuer.facts(stage.name), now)
+        generations = await self.issuer.generations(stage.name)
+        keys = facts_of(generations, stage.status.signing)
+        behind = frozenset[str]()
+        if keys is not None:
+            behind = self.store.behind(stage.name, keys.sequence) | self.revocations.behind(stage.name, keys)
+        return StageSeen(stage, others, generations, now, behind)
 
     async def pilot(self, pilot: PilotIdentity) -> PilotSeen:
         """Observe a pilot."""
         facts = {
             name: found
             for name, stage in self.store.stages.items()
-            if is_ready(stage) and (found := await self.issuer.facts(name)) is not None
+            if is_ready(stage) and (found := await self._facts(stage)) is not None
         }
         owner = Owner(pilot.key, pilot.metadata.uid)
         known = pilot.status.credential
@@ -101,7 +108,7 @@ class Gatherer:
         )
         if _is_to_be_cut(seen, now):
             return await self._to_be_cut(seen, owner)
-        facts = await self.issuer.facts(stage.name) if stage is not None and is_ready(stage) else None
+        facts = await self._facts(stage) if stage is not None and is_ready(stage) else None
         announced = await self._announced_to(grant, owner)
         seen = replace(seen, announced=announced, ca_not_after=facts.not_after if facts is not None else None)
         if announced is not None or not _wants_credential(grant, now):
@@ -111,6 +118,9 @@ class Gatherer:
             hindrances=await self._hindrances(grant, pilot, owner),
             refusal=await self._refusal(owner, grant.secret, grant.status.credential, grant.status.issuances),
         )
+
+    async def _facts(self, stage: StagePolicy) -> KeyFacts | None:
+        return await self.issuer.facts(stage.name, stage.status.signing)
 
     async def _to_be_cut(self, seen: GrantSeen, owner: Owner) -> GrantSeen:
         """Ask only what the end must name; where that cannot be answered, nothing waits for it."""

@@ -10,7 +10,8 @@ from pilot_identity.core.decisions.grants.case import Case
 from pilot_identity.core.decisions.grants.considering import consider
 from pilot_identity.core.decisions.plan import Plan
 from pilot_identity.core.decisions.replaying import Verdict, is_digest
-from pilot_identity.core.decisions.stages import KeyFacts, StageSeen, decide_stage
+from pilot_identity.core.decisions.stage_keys import Generation
+from pilot_identity.core.decisions.stages import StageSeen, decide_stage
 from pilot_identity.core.resources import StagePolicy
 from pilot_identity.core.resources.stage_policy import StagePolicyStatus
 from tests.core.builders import CA_END, NOW, moment
@@ -19,7 +20,7 @@ from tests.core.decisions.replayed import announced, recorded, replay, require_a
 
 def taken_up(stage: StagePolicy) -> tuple[Entry, ...]:
     """What the log was told when a stage became ready."""
-    keys = KeyFacts(stage.spec.trust_domain, CA_END, f"key-of-{stage.name}", 1)
+    keys = (Generation(1, stage.spec.trust_domain, NOW, CA_END, f"key-of-{stage.name}"),)
     fresh = msgspec.structs.replace(stage, status=StagePolicyStatus())
     return decide_stage(StageSeen(fresh, (), keys, NOW), moment()).entries
 

@@ -233,6 +233,28 @@ def test_a_new_bundle_is_published() -> None:
     assert bundle.sequence == 2
 
 
+BEHIND: Mapping[str, PilotIdentity] = {
+    "it is suspended": ready_pilot(suspend=True),
+    "its service account is shared": ready_pilot(workload={"serviceAccountName": "shared"}),
+}
+
+
+@pytest.mark.parametrize("found", BEHIND.values(), ids=BEHIND)
+def test_a_new_bundle_is_published_beside_a_pilot_that_gets_nothing(found: PilotIdentity) -> None:
+    """Others of the namespace read it: once the pilot's own matter is settled, it follows."""
+    sharers = (pilot("elder", meta={"uid": "a", "creationTimestamp": "2026-01-01T00:00:00Z"}),)
+    facts = {"bundle_sequences": {"sandbox": 2}, "sharers": sharers}
+    first = decide_pilot(seen(found, **facts), moment())
+    assert PublishBundle("team-a", "sandbox") not in first.prepare
+    settled = msgspec.structs.replace(found, status=status_of(first))
+    plan = decide_pilot(seen(settled, **facts), moment())
+    assert plan.prepare == (PublishBundle("team-a", "sandbox"),)
+    after = msgspec.structs.replace(settled, status=status_of(plan))
+    assert after.status.bundle is not None
+    assert after.status.bundle.sequence == 2
+    assert decide_pilot(seen(after, **facts), moment()).status is None
+
+
 class TestFall:
     """A move to a lower stage: one pass ends what was, the next begins anew."""
 

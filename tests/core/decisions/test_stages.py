@@ -9,19 +9,21 @@ import pytest
 
 from pilot_identity.core.audit.entries import EntryType
 from pilot_identity.core.decisions.plan import Outcome, Plan
-from pilot_identity.core.decisions.stages import KeyFacts, StageSeen, decide_stage, is_ready
+from pilot_identity.core.decisions.stage_keys import Generation
+from pilot_identity.core.decisions.stages import StageSeen, decide_stage, is_ready
 from pilot_identity.core.resources import StagePolicy
 from pilot_identity.core.resources.stage_policy import StagePolicyStatus
 from tests.core.builders import CA_END, NOW, deleting, moment, stage
 
-KEYS = KeyFacts("sandbox.example.org", CA_END, "key-of-sandbox", 1)
+DAY = dt.timedelta(days=1)
+KEYS = Generation(1, "sandbox.example.org", CA_END - 365 * DAY, CA_END, "key-of-sandbox")
 OLDER = {"creationTimestamp": "2026-05-01T00:00:00Z"}
 YOUNGER = {"creationTimestamp": "2026-06-01T11:30:00Z"}
 
 
-def seen(policy: StagePolicy, *others: StagePolicy, keys: KeyFacts | None = KEYS) -> StageSeen:
+def seen(policy: StagePolicy, *others: StagePolicy, keys: Generation | None = KEYS) -> StageSeen:
     """A stage among others."""
-    return StageSeen(policy, others, keys, NOW)
+    return StageSeen(policy, others, () if keys is None else (keys,), NOW)
 
 
 def other(rank: int = 7, meta: Mapping[str, Any] | None = None, **spec: Any) -> StagePolicy:
@@ -110,10 +112,10 @@ ACCEPTED: Mapping[str, StageSeen] = {
 
 @pytest.mark.parametrize("case", ACCEPTED.values(), ids=ACCEPTED)
 def test_a_stage_is_ready_where(case: StageSeen) -> None:
-    """Of two that clash the elder stays; its status names its authority's end, when it is looked at again."""
+    """Of two that clash the elder stays; its status names its authority's end."""
     plan = decide_stage(case, moment())
     assert [entry.type for entry in plan.entries] == [EntryType.STAGE_POLICY_CHANGED]
-    assert plan.recheck_at == CA_END
+    assert plan.recheck_at == CA_END - 30 * DAY, "when the next keys are made"
     assert plan.status is not None
     status = plan.status(Outcome())
     assert isinstance(status, StagePolicyStatus)

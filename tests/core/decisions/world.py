@@ -40,7 +40,8 @@ from pilot_identity.core.decisions.plan import (
     Withdrawal,
 )
 from pilot_identity.core.decisions.proofs import revoked_of
-from pilot_identity.core.decisions.stages import KeyFacts, StageSeen, decide_stage, is_ready
+from pilot_identity.core.decisions.stage_keys import Generation, KeyFacts, facts_of
+from pilot_identity.core.decisions.stages import StageSeen, decide_stage, is_ready
 from pilot_identity.core.resources import (
     KINDS,
     Approval,
@@ -154,7 +155,7 @@ class World:
 
     now: dt.datetime = NOW
     objects: dict[Key, Object] = field(default_factory=dict)
-    keys: dict[str, KeyFacts] = field(default_factory=dict)
+    keys: dict[str, tuple[Generation, ...]] = field(default_factory=dict)
     secrets: dict[tuple[str, str], Secret] = field(default_factory=dict)
     bundles: set[tuple[str, str]] = field(default_factory=set)
     accounts: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -281,17 +282,21 @@ class World:
         match self.objects[key]:
             case StagePolicy() as stage:
                 others = tuple(one for one in self.of_kind(StagePolicy) if one.name != stage.name)
-                return decide_stage(StageSeen(stage, others, self.keys.get(stage.name), self.now), at)
+                return decide_stage(StageSeen(stage, others, self.keys.get(stage.name, ()), self.now), at)
             case PilotIdentity() as pilot:
                 return decide_pilot(self.see_pilot(pilot), at)
             case TaskGrant() as grant:
                 return decide_grant(self.see_grant(grant), at)
 
+    def facts(self, stage: StagePolicy) -> KeyFacts | None:
+        """What `ports.Issuer` would tell of a stage's keys."""
+        return facts_of(self.keys.get(stage.name, ()), stage.status.signing)
+
     def see_pilot(self, pilot: PilotIdentity) -> PilotSeen:
         """What `control.gather` would observe."""
         stages = {stage.name: stage for stage in self.of_kind(StagePolicy)}
         facts = {
-            name: self.keys[name] for name, stage in stages.items() if is_ready(stage) and name in self.keys
+            name: fact for name, stage in stages.items() if is_ready(stage) and (fact := self.facts(stage))
         }
         neighbours = [one for one in self.of_kind(PilotIdentity) if one.key != pilot.key]
         known = pilot.status.credential
@@ -338,7 +343,7 @@ class World:
         assert pilot is None or isinstance(pilot, PilotIdentity)
         stage = self.objects.get(Key("StagePolicy", "", pilot.status.stage)) if pilot else None
         assert stage is None or isinstance(stage, StagePolicy)
-        facts = self.keys.get(stage.name) if stage and is_ready(stage) else None
+        facts = self.facts(stage) if stage and is_ready(stage) else None
         known = grant.status.credential
         lately = [at for key, at in self.issued if key == grant.pilot_key and at > self.now - RATE_WINDOW]
         ancestors = lineage(grant, self._grant)
@@ -455,8 +460,10 @@ class World:
     def _make_keys(self, order: KeyOrder) -> Iterator[str]:
         self.log.commit([order.announce({"jwtKeyID": f"key-of-{order.stage}"})])
         yield "announce keys"
-        facts = KeyFacts(order.trust_domain.name, order.not_after, f"key-of-{order.stage}", 1)
-        self.keys[order.stage] = facts
+        made = Generation(
+            order.generation, order.trust_domain.name, self.now, order.not_after, f"key-of-{order.stage}"
+        )
+        self.keys[order.stage] = (*self.keys.get(order.stage, ()), made)
         self.effects += 1
         yield "store keys"
 

@@ -120,6 +120,8 @@ def decide_pilot(seen: PilotSeen, moment: Moment) -> Plan:
     It is looked at again when a review is overdue, and when an exception ends.
     """
     plan = _decide(seen, moment)
+    if plan.status is None and not plan.withdraw and not plan.let_go:
+        plan = _brought_up_to_date(_Case(seen, moment), plan)
     if seen.pilot.metadata.is_deleting:
         return plan
     deadline = deadline_of(seen.pilot, seen.stages.get(seen.pilot.status.stage))
@@ -161,6 +163,23 @@ def _live(case: _Case) -> Plan:
     if against is not None:
         return _refuse(case, placed, against)
     return _maintain(case, placed, placed.stage)
+
+
+def _brought_up_to_date(case: _Case, plan: Plan) -> Plan:
+    """Publish a bundle anew that is not the stage's any more, whatever else is the matter with the pilot.
+
+    Who reads it may have nothing to do with this pilot, and must know a key before it signs.
+    """
+    bundle = case.pilot.status.bundle
+    if bundle is None or case.pilot.metadata.is_deleting:
+        return plan
+    sequence = case.seen.bundle_sequences.get(bundle.stage, bundle.sequence)
+    if sequence == bundle.sequence:
+        return plan
+    published = msgspec.structs.replace(bundle, sequence=sequence)
+    wanted = msgspec.structs.replace(case.pilot.status, bundle=published)
+    publish = PublishBundle(case.pilot.metadata.namespace, bundle.stage)
+    return replace(plan, prepare=(*plan.prepare, publish), status=lambda _: wanted)
 
 
 def _adopt(case: _Case, announced: Announced) -> Plan:
