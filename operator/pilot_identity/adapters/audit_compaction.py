@@ -72,7 +72,7 @@ class Compactor:
             if self._chain.sealed != first:
                 return  # another writer made it meanwhile, and this process's writer passed over it
             self._chain.require(bundle)
-            await self._tiles.write(bundle)
+            await self._tiles.write(bundle, self._signer)
             self.bundles_written += 1
         if self._chain.sealed == first:
             self._chain.seal(bundle)

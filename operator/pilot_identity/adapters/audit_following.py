@@ -25,6 +25,7 @@ from pilot_identity.core.audit.merkle import leaf_hash
 from pilot_identity.core.audit.recollection import Recollection, recollect, unpack
 from pilot_identity.core.audit.remembered import Remembered
 from pilot_identity.core.audit.tiles import WIDTH
+from pilot_identity.ports import Archive
 
 log = logging.getLogger(__name__)
 
@@ -41,13 +42,14 @@ class Follower:
         groups, tiles: where they are stored.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - where it is stored, and whom it tells
         self,
         api: Api,
         namespace: str,
         verifier: LogVerifier,
         on_read: Callable[[RecordedEntry], None],
         growth: Growth | None,
+        archive: Archive | None,
     ) -> None:
         self.chain = Chain()
         self.remembered = Remembered()
@@ -57,6 +59,8 @@ class Follower:
         self._verifier = verifier
         self._on_read = on_read
         self._growth = growth
+        self._archive = archive
+        self._archived_size = 0
 
     async def open(self) -> None:
         """Take the log up: the last bundle and what goes on from there.
@@ -71,15 +75,25 @@ class Follower:
                 await self._open()
                 break
             except BrokenLogError:
-                # Bundles are listed before groups, and what was compacted in between is in neither list.
-                if attempt == OPEN_ATTEMPTS or not await self.tiles.covers(self.chain.size):
+                # Bundles are listed before groups, and what was compacted in between is in neither list. So
+                # is what was archived between the record and the bundles.
+                is_moving = (
+                    await self.tiles.covers(self.chain.size)
+                    or await self._archived.size() > self._archived_size
+                )
+                if attempt == OPEN_ATTEMPTS or not is_moving:
                     raise
 
     async def _open(self) -> None:
         self.chain.clear()
         self.remembered.clear()
-        archived = await self._open_archived()
-        bundles = [found async for found in self.tiles.recollections() if found[0] >= archived]
+        archived = self._archived_size = await self._open_archived()
+        listed = self.tiles.recollections(self._verifier)
+        bundles = [found async for found in listed if found[0] >= archived]
+        for expected, (first, _) in enumerate(bundles):
+            if first != archived + expected * WIDTH:
+                # Nothing is appended to it by reading on, but what it revoked would be forgotten.
+                raise BrokenLogError(f"the bundle from {archived + expected * WIDTH} on is missing")
         if bundles:
             await self._open_bundles(bundles)
         elif archived:
@@ -93,10 +107,9 @@ class Follower:
 
     async def _open_archived(self) -> int:
         """Take up what is kept of the entries that are archived; returns how many are."""
-        archived = await self._archived.newest()
+        archived = await self._archived.verified(self._verifier, self._archive)
         if archived is None:
             return 0
-        archived.require_signed(self._verifier)
         self.remembered.defer_kept(archived.kept)
         self._tell_revoked(kept.row for kept in archived.kept)
         return archived.size

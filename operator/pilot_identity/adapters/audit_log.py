@@ -85,7 +85,7 @@ class ConfigMapLog:
         """
         self._archive = archive
         self._signer = signer
-        self._follower = Follower(api, namespace, signer.verifier(), on_read, growth)
+        self._follower = Follower(api, namespace, signer.verifier(), on_read, growth, archive)
         self._chain, self.remembered = self._follower.chain, self._follower.remembered
         self._groups, self._tiles = self._follower.groups, self._follower.tiles
         self.compaction = Compactor(self._chain, self._groups, self._tiles, signer)

@@ -13,9 +13,9 @@ from pilot_identity.cli.failures import AnswerError, CliError
 from pilot_identity.cli.waiting import AGAIN_SECONDS, SILENCE_SECONDS
 from pilot_identity.core.audit.compacted import TileName
 from pilot_identity.core.audit.groups import NAME_PREFIX, BrokenLogError, Group
+from pilot_identity.core.audit.parts import Part
 from pilot_identity.core.audit.reader import group_part
 from pilot_identity.core.audit.tiles import WIDTH
-from pilot_identity.core.audit.verify import Part
 
 
 def follow(log: OpenLog, cluster: ClusterLog, show: Callable[[int, bytes], None]) -> None:

@@ -19,10 +19,10 @@ from pilot_identity.cli.audit.witnesses import COSIGNED_CONFIG_MAP, COSIGNED_FIL
 from pilot_identity.cli.failures import AnswerError, CliError, UsageError
 from pilot_identity.cli.session import Session, core
 from pilot_identity.core.audit.entries import MAX_ENTRY_BYTES
+from pilot_identity.core.audit.parts import LogSource
 from pilot_identity.core.audit.reader import ConfigMapLog, TiledLog
 from pilot_identity.core.audit.shelf import VKEY
 from pilot_identity.core.audit.tiles import WIDTH
-from pilot_identity.core.audit.verify import LogSource
 from pilot_identity.core.resources.metadata import GROUP
 
 VERIFIER_CONFIG_MAP = "audit-verifier"
