@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ def test_a_verdict_says_what_was_not_checked(run: Run, log: str) -> None:
     data = json.loads(run("verify", "--from", log, "-o", "json").stdout)
     assert data["sound"]
     assert data["seen"] == {"size": 10, "goesOn": True}
-    assert len(data["checked"]) == 5
+    assert len(data["checked"]) == 6
     assert len(data["notChecked"]) == 3
 
 
@@ -94,10 +95,102 @@ def test_a_grown_log_goes_on(run: Run, log: str) -> None:
 
 
 def test_the_same_log_elsewhere_is_held_to_the_same_head(run: Run, log: str, tmp_path: Path) -> None:
-    """The memory is by the log's key, so a copy that was cut is found, too."""
+    """The memory is by the log's key, so a copy that was cut is found, too: it may be an old one."""
     assert flaws(run, log) == []
     elsewhere = write(tmp_path / "elsewhere", [entry(number) for number in range(5)])
-    assert flaws(run, str(elsewhere)) == ["tail-truncated"]
+    done = run("verify", "--from", str(elsewhere))
+    assert done.exit_code == 4
+    assert "verdict  sound, but older than the head of 10 entries that was seen on 2" in done.stdout
+    rewritten = write(tmp_path / "rewritten", [entry(number, "ewritten") for number in range(10)])
+    assert set(flaws(run, str(rewritten))) == {"head-forked"}
+
+
+def test_an_export_stays_sound_while_the_log_goes_on(run: Run, log: str, tmp_path: Path) -> None:
+    """It is known again by its head, and what was seen since goes on from it; the other verbs warn."""
+    copy = str(tmp_path / "copy")
+    assert run("export", copy, "--from", log).exit_code == 0
+    swap(log, [entry(number) for number in range(12)])
+    assert run("verify", "--from", log).exit_code == 0
+    done = run("verify", "--from", copy)
+    assert done.exit_code == 4
+    assert "verdict  sound, but older than the head of 12 entries that was seen on 2" in done.stdout
+    assert "what was seen since goes on from it" in done.stdout
+    told = json.loads(run("verify", "--from", copy, "-o", "json").stdout)
+    assert (told["sound"], told["older"], told["entries"], told["findings"]) == (True, True, 10, [])
+    shown = run("show", "3", "--from", copy)
+    assert (shown.exit_code, json.loads(shown.stdout)) == (0, json.loads(entry(3)))
+    assert "warning: this is older than the head of 12 entries" in shown.stderr
+    assert run("verify", "--from", log).exit_code == 0  # the newest head is still the one that is remembered
+
+
+def test_an_old_copy_of_which_nothing_is_known_is_held_against_the_log_later(
+    run: Run, log: str, tmp_path: Path
+) -> None:
+    """Its head is remembered: the log itself tells whether it goes on from it."""
+    assert flaws(run, log) == []
+    copy = str(write(tmp_path / "copy", [entry(number) for number in range(6)]))
+    unknown = "whether what was seen goes on from it: no head of its size was seen here"
+    assert unknown in run("verify", "--from", copy).stdout
+    assert unknown in run("verify", "--from", copy).stdout
+    assert flaws(run, log) == []
+    done = run("verify", "--from", copy)
+    assert (done.exit_code, unknown in done.stdout) == (4, False)
+    assert "what was seen since goes on from it" in done.stdout
+
+
+def test_an_old_copy_of_another_history_convicts_the_key_s_holder(run: Run, log: str, tmp_path: Path) -> None:
+    """Once the log is read, and at once where a head of that size was seen."""
+    assert flaws(run, log) == []
+    copy = str(write(tmp_path / "copy", [entry(number, "ewritten") for number in range(6)]))
+    assert flaws(run, copy) == []
+    assert flaws(run, log) == ["head-forked"]
+    again = str(write(tmp_path / "again", [entry(number) for number in range(6)]))
+    assert flaws(run, again) == ["head-forked"]
+
+
+def test_a_copy_that_shrinks_was_cut(run: Run, log: str, tmp_path: Path) -> None:
+    """An export never changes: what was there once must be there still."""
+    copy = str(write(tmp_path / "copy", [entry(number) for number in range(8)]))
+    assert flaws(run, copy) == []
+    assert flaws(run, log) == []
+    swap(copy, [entry(number) for number in range(7)])
+    assert flaws(run, copy) == ["tail-truncated"]
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda text: text.replace(b"task-7", b"task-8"),
+        lambda text: text.rpartition(b'{"data"')[0],
+        lambda text: text + b"{}\n",
+        lambda _: b"",
+    ],
+    ids=["changed", "cut", "longer", "empty"],
+)
+def test_the_copy_to_search_is_compared_with_the_entries(
+    run: Run, log: str, edit: Callable[[bytes], bytes]
+) -> None:
+    """Whoever is handed an export greps that file."""
+    file = Path(log) / "entries.ndjson"
+    file.write_bytes(edit(file.read_bytes()))
+    assert flaws(run, log) == ["copy-differs"]
+    done = run("verify", "--from", log)
+    assert done.exit_code == 1
+    assert "Wrong:\n  - copy-differs: entries.ndjson: " in done.stdout
+    file.unlink()
+    assert flaws(run, log) == []
+    assert "entries.ndjson" not in run("verify", "--from", log).stdout
+
+
+def test_a_report_that_is_kept_says_what_is_wrong(run: Run, log: str) -> None:
+    """In the report itself, and on stderr where that goes elsewhere; with what is in order all the same."""
+    bundle = Path(log) / "tile" / "entries" / "000.p" / "10"
+    bundle.write_bytes(bundle.read_bytes().replace(b"task-7", b"task-8"))
+    done = run("verify", "--from", log)
+    assert (done.exit_code, "verdict  BROKEN" in done.stdout) == (1, True)
+    for told in (done.stdout, done.stderr):
+        assert "entry-changed: tile/entries/000.p/10: entry 7" in told
+    assert "stored parts were read; what is wrong stands above" in done.stdout
 
 
 def test_another_log_in_its_place_is_found(run: Run, log: str, tmp_path: Path) -> None:

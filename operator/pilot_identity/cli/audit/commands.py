@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import deque
 from pathlib import Path
 from typing import Annotated
@@ -65,6 +66,9 @@ def verify(  # noqa: PLR0913 - the verb's options
 
     It is held to what witnesses cosigned, too. Without --witness only those count as found that are
     published beside the log, whose keys its keeper could have made up.
+
+    Exits with 1 where it is broken, or witnesses are missing; with 4 where all that was read is sound, but
+    what is archived was not read, or a copy is older than what you saw.
     """
     log.demand = Demand.of_options(witness or (), witness_url or (), require_witness, witnessed_within)
     report = whole(log.read)
@@ -72,10 +76,11 @@ def verify(  # noqa: PLR0913 - the verb's options
         show_data(report_data(report, log), Format.JSON)
     else:
         print_report(report, log)
-        tell_findings(report)
+        if not sys.stdout.isatty():
+            tell_findings(report)  # whoever sends the report to a file sees them all the same
     if not report.is_sound or not log.testimony.is_enough:
         raise typer.Exit(ExitCode.REFUSED)
-    if not report.is_whole:
+    if not report.is_whole or report.is_older:
         raise typer.Exit(ExitCode.PARTLY)
 
 
@@ -301,6 +306,7 @@ def _export(log: OpenLog, directory: Path) -> Checkpoint:
         report = log.read_whole(lambda _index, entry: written.add(entry))
         written.witnessed(log.testimony.words)
         written.finish(log.tree, combined(report.note, log.testimony.words), str(log.verifier))
+        log.keep(report)
     except BaseException:
         written.abandon()
         raise

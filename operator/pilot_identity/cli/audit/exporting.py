@@ -15,12 +15,10 @@ from pilot_identity.cli.audit.witnesses import COSIGNED_FILE, VKEYS_FILE
 from pilot_identity.cli.failures import CliError, UsageError
 from pilot_identity.core.audit.cosignature import join_notes
 from pilot_identity.core.audit.proofs import Tree
-from pilot_identity.core.audit.reader import CHECKPOINT
+from pilot_identity.core.audit.reader import CHECKPOINT, NDJSON
 from pilot_identity.core.audit.shelf import VKEY
 from pilot_identity.core.audit.tiles import ENTRIES, HEIGHT, WIDTH, Tile, encode_bundle, encode_tile, tiles_of
 from pilot_identity.core.audit.witnessed import Word
-
-NDJSON_FILE = "entries.ndjson"
 
 
 class Export:
@@ -39,7 +37,7 @@ class Export:
         try:
             shutil.rmtree(self._part, ignore_errors=True)
             self._part.mkdir(parents=True)
-            self._lines = (self._part / NDJSON_FILE).open("wb")
+            self._lines = (self._part / NDJSON).open("wb")
         except OSError as error:
             raise CliError(f"{target} cannot be written: {error.strerror}") from error
         self._waiting: list[bytes] = []

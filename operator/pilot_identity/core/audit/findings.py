@@ -111,6 +111,11 @@ class Report:
         return not self.findings and self.unproven_from == self.entries
 
     @property
+    def is_older(self) -> bool:
+        """Whether this is a copy that was made before what was seen."""
+        return self.seen is not None and self.seen.size > self.entries
+
+    @property
     def is_whole(self) -> bool:
         """Whether the log was read from its first entry on."""
         return self.first == 0

@@ -16,8 +16,10 @@ from pilot_identity.core.audit.archived import Archived, ArchivedName, Stored
 from pilot_identity.core.audit.checkpoint import Checkpoint, CheckpointError
 from pilot_identity.core.audit.compacted import NAME_PREFIX as TILE_PREFIX
 from pilot_identity.core.audit.compacted import Compacted, TileName
+from pilot_identity.core.audit.entries import MAX_ENTRY_BYTES
 from pilot_identity.core.audit.groups import NAME_PREFIX as GROUP_PREFIX
 from pilot_identity.core.audit.groups import BrokenLogError, Group, group_name
+from pilot_identity.core.audit.merkle import leaf_hash
 from pilot_identity.core.audit.parts import (
     Beginning,
     Part,
@@ -45,6 +47,7 @@ from pilot_identity.core.resources.metadata import GROUP
 CHECKPOINT = "checkpoint"
 NDJSON = "entries.ndjson"
 """The entries one a line, for whoever wants to search an export; no part of tlog-tiles."""
+_LINE_BYTES = MAX_ENTRY_BYTES + 2
 LABEL = f"{GROUP}/audit"
 _MOST_MISSES = 16
 """In a row: a head of any size is easily forged, and must not make anybody ask for millions of files."""
@@ -87,9 +90,13 @@ class TiledLog:
             return
         with copy:
             unlike: Unlike | None = None
+            at = 0
             for part in self.parts_before(size, CHECKPOINT):
                 if isinstance(part, Segment) and unlike is None:
+                    for _ in range(at, part.first):
+                        copy.readline(_LINE_BYTES)  # of a bundle that could not be read
                     unlike = _unlike(copy, part)
+                    at = part.first + max(len(part.entries), len(part.leaves))
                 yield part
             if unlike is None and copy.read(1):
                 unlike = Unlike(NDJSON, size, f"it goes on behind the {size} entries")
@@ -240,10 +247,13 @@ class ConfigMapLog:
 
 
 def _unlike(copy: BinaryIO, segment: Segment) -> Unlike | None:
-    """How the next lines of a copy differ from the entries of a segment; not more is read than these have."""
-    for index, entry in enumerate(segment.entries, start=segment.first):
-        line = entry + b"\n"
-        if copy.read(len(line)) != line:
+    """How the next lines of a copy differ from both the entries of a segment and what their tile tells."""
+    for at in range(max(len(segment.entries), len(segment.leaves))):
+        line = copy.readline(_LINE_BYTES)
+        is_entry = at < len(segment.entries) and line == segment.entries[at] + b"\n"
+        is_leaf = at < len(segment.leaves) and line[-1:] == b"\n"
+        if not is_entry and not (is_leaf and leaf_hash(line[:-1]) == segment.leaves[at]):
+            index = segment.first + at
             return Unlike(NDJSON, index, f"its line {index + 1} is not entry {index}, or it ends there")
     return None
 

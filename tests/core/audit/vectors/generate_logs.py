@@ -190,6 +190,26 @@ def in_groups() -> dict[str, dict[str, object]]:
             ),
             ("entry-malformed", good[3].name, 8),
         ),
+        "entry with a number that no double holds": case(
+            groups(
+                make=lambda number: (
+                    entry(number).replace(b"{}", b'{"n":12345678901234567890}')
+                    if number == 8
+                    else entry(number)
+                )
+            ),
+            ("entry-malformed", good[3].name, 8),
+        ),
+        "entry with its names in another order": case(
+            groups(
+                make=lambda number: (
+                    entry(number).replace(b"{}", '{"\uffff":1,"\U00010000":2}'.encode())
+                    if number == 8
+                    else entry(number)
+                )
+            ),
+            ("entry-malformed", good[3].name, 8),
+        ),
         "junk behind the newest head": case(
             changed(good, 3, note=f"{good[3].note}junk\n"), ("unreadable", good[3].name, -1)
         ),
@@ -265,6 +285,15 @@ def in_tiles(entries: Sequence[bytes], good: Files) -> dict[str, dict[str, objec
             {"checkpoint": files(entries, ANOTHER)["checkpoint"]}, ("wrong-origin", "checkpoint", -1)
         ),
         "good, with its copy": case({"entries.ndjson": copy}),
+        "flipped byte beside a good copy": case(
+            {bundle: encode_bundle(flipped(first, 17)), "entries.ndjson": copy}, ("entry-changed", bundle, 17)
+        ),
+        "dropped entry beside a good copy": case(
+            {bundle: encode_bundle(without(first, 17)), "entries.ndjson": copy}, ("entry-dropped", bundle, 17)
+        ),
+        "dropped bundle beside a good copy": case(
+            {bundle: None, "entries.ndjson": copy}, ("unreadable", bundle, -1), ("gap", edge, 0)
+        ),
         "changed copy": case(
             {"entries.ndjson": copy.replace(entry(7), entry(7, said="otherwise"))},
             ("copy-differs", "entries.ndjson", 7),
