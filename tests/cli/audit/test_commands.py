@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import json
 import stat
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pilot_identity.core.audit.checkpoint import Checkpoint, LogSigner
+from pilot_identity.core.audit.cosignature import Cosigner
 from pilot_identity.core.audit.merkle import leaf_hash
 from pilot_identity.core.audit.proofs import Tree
 from pilot_identity.core.audit.receipt import Receipt
@@ -278,8 +281,42 @@ class TestReceipt:
         assert told.exit_code == 0
         assert told.stdout.startswith(f"valid: entry 3 of the log {NAME}, by its head of 10 entries")
         line = run("check-receipt", str(file), "--vkey", str(SIGNER.verifier()), "-o", "json").stdout
-        assert json.loads(line) == {"index": 3, "entry": json.loads(entry(3))}
-        assert run("check-receipt", "-", stdin=file.read_text()).exit_code == 0
+        data = json.loads(line)
+        assert line.count("\n") == 1
+        assert (data["index"], data["entry"]) == (3, json.loads(entry(3)))
+        assert (data["log"], data["vkey"], data["vkeyFrom"]) == (NAME, str(SIGNER.verifier()), "given")
+        head = SIGNER.verifier().open(data["head"]["note"])
+        assert (data["head"]["size"], data["head"]["root"]) == (head.size, head.root.hex())
+        assert len(data["notChecked"]) == 3
+        again = run("check-receipt", "-", stdin=file.read_text())
+        assert again.exit_code == 0
+        assert f"key      {SIGNER.verifier()} (remembered)" in again.stdout
+        assert "the log's key alone speaks" in again.stdout
+
+    def test_witnesses_may_be_asked_for(self, run: Run, log: str) -> None:
+        """Each that is given must have cosigned its head, or as many as are said."""
+        text = run("receipt", "3", "--from", log).stdout
+        one, other = (
+            Cosigner(name, Ed25519PrivateKey.from_private_bytes(bytes([at] * 32)))
+            for at, name in enumerate(("one.example", "other.example"))
+        )
+        cosigned = text + one.cosign(text.partition("\n\n")[2], dt.datetime(2026, 6, 1, 12, tzinfo=dt.UTC))
+        told = run("check-receipt", "-", "--witness", str(one.verifier()), stdin=cosigned)
+        assert told.exit_code == 0
+        assert "witness  one.example (given): cosigned this head on 2026-06-01" in told.stdout
+        assert "the log's key alone speaks" not in told.stdout
+        both = ("--witness", str(one.verifier()), "--witness", str(other.verifier()))
+        missing = run("check-receipt", "-", *both, stdin=cosigned)
+        assert (missing.exit_code, missing.stdout.startswith("NOT WITNESSED: entry 3")) == (1, True)
+        assert "witness  other.example (given): did not cosign this head" in missing.stdout
+        assert run("check-receipt", "-", *both, "--require-witness", "1", stdin=cosigned).exit_code == 0
+        line = run("check-receipt", "-", *both, "-o", "json", stdin=text)
+        said = json.loads(line.stdout)["witnesses"]
+        assert (line.exit_code, said["met"], said["required"]) == (1, False, 2)
+        assert [word["time"] for word in said["words"]] == [None, None]
+        spoilt = cosigned[:-6] + ("A" if cosigned[-6] != "A" else "B") + cosigned[-5:]
+        assert run("check-receipt", "-", "--witness", str(one.verifier()), stdin=spoilt).exit_code == 1
+        assert run("check-receipt", "-", "--require-witness", "1", stdin=text).exit_code == 2
 
     def test_another_entry_in_it_is_refused(self, run: Run, log: str) -> None:
         """The proof is of the one that was logged."""

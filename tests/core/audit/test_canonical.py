@@ -48,12 +48,12 @@ def test_what_was_made_so_is_known_as_that(value: Any) -> None:
         '{"a":-0.0}',
         "[0.10]",
         "[1E400]",
-        '{"a":1e+22}',
+        '{"a":10000000000000000000000}',
         '{"a":"\\u0061"}',
         '{"a":"\\u00e9"}',
         '{"a":"\\/"}',
         '{"a":12345678901234567890}',
-        '{"a":[1,9007199254740992]}',
+        '{"a":[1,9007199254740993]}',
         '{"\uffff":2,"\U00010000":1}',
     ],
 )
@@ -68,6 +68,7 @@ def test_what_was_made_otherwise_is_known_too(text: str) -> None:
 
 def test_names_beyond_the_basic_plane_have_one_order() -> None:
     """That of UTF-16, not of code points."""
+    assert is_canonical(b'{"a":1e+22,"b":10000000000000000}')
     assert is_canonical('{"\U00010000":1,"\uffff":2}'.encode())
 
 

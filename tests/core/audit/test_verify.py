@@ -250,6 +250,11 @@ class TestRareLogs:
             (Flaw.ROOT_MISMATCH, "head"),
         ]
 
+    @pytest.mark.parametrize("entry", [b"[" * 20_000 + b"]" * 20_000, b'{"a":' * 9_000 + b"1" + b"}" * 9_000])
+    def test_an_entry_that_is_nested_beyond_measure_is_told(self, entry: bytes) -> None:
+        """A hostile log ends no verification."""
+        assert judged(Segment("group", 0, (entry,)))[:1] == [(Flaw.ENTRY_MALFORMED, "group")]
+
     def test_without_a_head_nobody_knows_which_is_wrong(self) -> None:
         """That they differ is told, and no more."""
         bundle = Segment("bundle", 0, (b"a",), (leaf_hash(b"x"),), "tile")

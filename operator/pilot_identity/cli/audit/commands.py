@@ -24,7 +24,8 @@ from pilot_identity.cli.audit.options import (
     on_log,
 )
 from pilot_identity.cli.audit.printing import print_entry, print_report, report_data, whole_entry
-from pilot_identity.cli.audit.reading import OpenLog, decoded, read_vkey, tell_findings
+from pilot_identity.cli.audit.reading import KeyOrigin, OpenLog, decoded, read_vkey, tell_findings
+from pilot_identity.cli.audit.receipts import CheckedReceipt
 from pilot_identity.cli.audit.reconciling import reconcile
 from pilot_identity.cli.audit.replaying import Replays, Wanted, print_replays, replay_log, replays_data
 from pilot_identity.cli.audit.selection import About, Selection
@@ -251,10 +252,16 @@ def check_receipt(
             "--vkey", help="The log's verifier key, or a file with it; by default of a log seen before."
         ),
     ] = "",
+    witness: WitnessOption = None,
+    require_witness: RequireWitnessOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Check a receipt offline: that the log's key signed a head over this very entry at this index."""
+    """Check a receipt offline: that the log's key signed a head over this very entry at this index.
+
+    And that the witnesses given cosigned that head: without one, the log's key alone speaks.
+    """
     with failing_well():
+        demand = Demand.of_options(witness or (), (), require_witness, "")
         text = read_bounded(file, MAX_RECEIPT_BYTES, "the receipt")
         try:
             stored = Receipt.parse(text)
@@ -263,12 +270,14 @@ def check_receipt(
         except (ReceiptError, CheckpointError, ProofError) as error:
             raise CliError(f"the receipt is not valid: {error}") from error
         _require_one_history(verifier, head)
+        origin = KeyOrigin.GIVEN if vkey else KeyOrigin.REMEMBERED
+        checked = CheckedReceipt.of(stored, verifier, origin, head, demand)
         if output is Output.JSON:
-            print_entry(stored.index, stored.entry, as_json=True)
-            return
-        say(f"valid: entry {stored.index} of the log {verifier.name}, by its head of {head.size} entries")
-        typer.echo(whole_entry(stored.entry))
-        say("Not checked: whether the log still goes on from there, and whether what the entry says is true.")
+            print_entry(stored.index, stored.entry, as_json=True, more=checked.data())
+        else:
+            checked.print()
+        if not checked.is_witnessed:
+            raise typer.Exit(ExitCode.REFUSED)
 
 
 def _entry(log: OpenLog, index: int) -> bytes:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -44,11 +46,14 @@ def why(entry: RecordedEntry) -> str:
     return "  " + " ".join(told) if told else ""
 
 
-def print_entry(index: int, encoded: bytes, *, as_json: bool) -> None:
-    """Print an entry, for programs as one line of JSON with its index."""
+def print_entry(
+    index: int, encoded: bytes, *, as_json: bool, more: Mapping[str, Any] = MappingProxyType({})
+) -> None:
+    """Print an entry, for programs as one line of JSON with its index and what `more` is to be said of it."""
     if as_json:
         # The entry's own bytes: what was hashed is what is shown.
-        sys.stdout.write(f'{{"index":{index},"entry":{_ascii(encoded)}}}\n')
+        others = "".join(f",{json.dumps(name)}:{json.dumps(value)}" for name, value in more.items())
+        sys.stdout.write(f'{{"index":{index},"entry":{_ascii(encoded)}{others}}}\n')
         sys.stdout.flush()
     else:
         say(entry_line(index, encoded))

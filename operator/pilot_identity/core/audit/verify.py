@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import msgspec
-import rfc8785
 
 from pilot_identity.core.audit.beside import about_edge, about_kept, about_recollection, is_kept_of
 from pilot_identity.core.audit.canonical import is_canonical
@@ -492,7 +491,7 @@ class Verification:
         try:
             envelope = _DECODER.decode(entry)
             is_in_form = is_canonical(entry)
-        except (msgspec.MsgspecError, UnicodeDecodeError, rfc8785.CanonicalizationError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             self._find(Flaw.ENTRY_MALFORMED, where, index, f"entry {index} is no CloudEvent: {error}")
             return
         if not is_in_form:
