@@ -268,6 +268,23 @@ async def test_a_log_without_one_of_its_bundles_is_not_taken_up(first: int) -> N
         await writer(server).open()
 
 
+async def test_groups_that_were_hidden_are_read_all_the_same() -> None:
+    """They are listed by a label, which can be taken off; behind the last the next is asked for by name."""
+    server = FakeServer(LoopClock())
+    log = writer(server)
+    async with running(log):
+        await fill(log, 0, 300)
+        await log.commit([entry(300, revoked={"stage": "sandbox"})])
+        await log.commit([entry(301)])
+    for size in (300, 301):
+        server.objects[Place("configmaps", HOME, f"audit-group-{size:016d}")]["metadata"]["labels"] = {}
+    told: list[RecordedEntry] = []
+    again = ConfigMapLog(FakeApi(server), HOME, SIGNER, on_read=told.append)
+    async with running(again):
+        assert [one.data["revoked"] for one in told if "revoked" in one.data] == [{"stage": "sandbox"}]
+        assert await again.commit([entry(302)]) == 302
+
+
 @pytest.mark.parametrize("after_effect", [False, True])
 async def test_a_crash_at_any_request_of_a_compaction_is_repaired(*, after_effect: bool) -> None:
     """The next process finishes it; what was committed is the same, byte for byte."""

@@ -16,7 +16,7 @@ from pilot_identity.adapters.audit_groups import GroupConfigMaps, StoredGroup
 from pilot_identity.adapters.audit_tiles import TileConfigMaps
 from pilot_identity.adapters.kubernetes.api import Api
 from pilot_identity.core.audit.chain import Chain, Standing
-from pilot_identity.core.audit.checkpoint import LogVerifier
+from pilot_identity.core.audit.checkpoint import CheckpointError, LogVerifier
 from pilot_identity.core.audit.compacted import Compacted
 from pilot_identity.core.audit.entries import RecordedEntry, decode_entry
 from pilot_identity.core.audit.groups import BrokenLogError, Group
@@ -101,9 +101,22 @@ class Follower:
         if self._growth is not None:
             self._growth.begin(self.chain.frontier)
         groups = [(await self._absorb_or_pass(stored), stored.created) async for stored in self.groups.all()]
+        groups += await self._unlisted()
         if not groups and bundles:
             raise BrokenLogError("there are bundles and no group; the newest group is never deleted")
         self._date(groups)
+
+    async def _unlisted(self) -> list[tuple[Standing, dt.datetime]]:
+        """Go on over groups that came since the listing, or were hidden from it by taking their label off."""
+        found: list[tuple[Standing, dt.datetime]] = []
+        try:
+            while (stored := await self.groups.find(self.chain.size)) is not None:
+                found.append((await self._absorb_or_pass(stored), stored.created))
+        except (BrokenLogError, CheckpointError) as error:
+            # What is in the way of the next entry stops entries, when the first is to be written. It must not
+            # stop a start: withdrawals never wait for the log.
+            log.error("%s", error)  # noqa: TRY400 - what is wrong with the log is said once, in a line
+        return found
 
     async def _open_archived(self) -> int:
         """Take up what is kept of the entries that are archived; returns how many are."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import json
+import os
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -249,6 +252,33 @@ def test_entries_are_found_by_what_they_are_about(run: Run, log: str) -> None:
     assert "grant.closed" in run("for", "pilot", "pilot-1", "--from", log).stdout
     nobody = run("for", "owner", "alice", "--from", log)
     assert (nobody.exit_code, "no entry about owner alice" in nobody.stderr) == (1, True)
+    assert "NAME is a user's" in nobody.stderr
+
+
+def test_a_full_disk_is_told_in_a_sentence(log: str, tmp_path: Path) -> None:
+    """No traceback, and nothing that fails once more at the end."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(  # noqa: S603 - this very program
+            [sys.executable, "-m", "pilot_identity.cli", "audit", "verify", "--from", log],
+            env={**os.environ, "XDG_STATE_HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: the result cannot be written: No space left on device\n",
+    )
+
+
+def test_a_grant_that_is_none_is_told_by_its_form(run: Run, log: str) -> None:
+    """What is no name is a usage error; what is none of the log's is told beside what there is."""
+    for name in ("", "a/b/c", "/x", "team-a/"):
+        done = run("chain", name, "--from", log)
+        assert (done.exit_code, "a grant is named GRANT or NAMESPACE/GRANT" in done.stderr) == (2, True)
+    done = run("chain", "task-3", "--uid", "123", "--from", log)
+    assert (done.exit_code, "no entry about grant task-3 of UID 123" in done.stderr) == (1, True)
 
 
 def test_the_newest_come_last(run: Run, log: str) -> None:
@@ -352,7 +382,8 @@ class TestReceipt:
 WRONG = {
     "no such directory": (("verify", "--from", "/nowhere/at/all"), 2, "no such directory"),
     "another scheme": (("verify", "--from", "ftp://example.org/log"), 2, "begins with http"),
-    "no key at all": (("verify", "--from", "/proc/self"), 1, "give the key with --vkey"),
+    "no key at all": (("verify", "--from", "/proc/self"), 1, "or give the key with --vkey"),
+    "nobody answers": (("verify", "--from", "http://127.0.0.1:1"), 1, "/vkey cannot be read: Failed to"),
     "a key that is none": (("verify", "--from", "/proc/self", "--vkey", "a+b"), 2, "--vkey: a vkey is"),
     "a key file that is not there": (
         ("verify", "--from", "/proc/self", "--vkey", "key.pub"),

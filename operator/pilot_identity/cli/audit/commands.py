@@ -141,7 +141,9 @@ def about(
     for hidden in sorted(selection.hidden) if what is About.OWNER else ():
         tell(f"warning: of pilot {hidden} a definition is in the log by its digest only, so not its owners")
     if not taken:
-        raise CliError(f"the log has no entry about {what} {name}", "NAME may be NAMESPACE/NAME")
+        is_owner = what is About.OWNER
+        hint = "NAME is a user's, as in a pilot's owners" if is_owner else "NAME may be NAMESPACE/NAME"
+        raise CliError(f"the log has no entry about {what} {name}", hint)
 
 
 @app.command()
@@ -198,7 +200,8 @@ def replay(
     wanted = Wanted.parse(what, every=every)
     replays: Replays = whole(lambda: replay_log(log, wanted, evidence or ()))
     if not replays.total and not every:
-        raise CliError(f"the log has no decision {what}", "see `kubectl pilot audit for grant NAME`")
+        hint = replays.instead or "see `kubectl pilot audit for grant NAME`"
+        raise CliError(f"the log has no decision {what}", hint)
     if output is Output.JSON:
         for one in replays_data(replays, is_all=every):
             typer.echo(json.dumps(one))

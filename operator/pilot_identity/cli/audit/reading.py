@@ -298,7 +298,9 @@ def _keyed(place: Place, where: Where) -> OpenLog:
     else:
         raise CliError(
             f"{place.name} has no log, or does not publish its key, or you may not read it",
-            "give the key with --vkey, and the operator's namespace with -n",
+            "name the directory or URL that has the files checkpoint and vkey, or give the key with --vkey"
+            if where.place
+            else "give the key with --vkey, and the operator's namespace with -n",
         )
     if place.published_key and place.published_key != str(verifier):
         tell(

@@ -13,6 +13,7 @@ from typing import Any
 import typer
 
 from pilot_identity import __version__
+from pilot_identity.cli.audit.printing import short_type
 from pilot_identity.cli.audit.reading import OpenLog, decoded
 from pilot_identity.cli.failures import UsageError
 from pilot_identity.cli.files import read_bounded
@@ -82,7 +83,9 @@ class Wanted:
         Raises:
             UsageError: neither or both are given.
         """
-        if bool(what) is every:
+        if what and every:
+            raise UsageError(f"--all is every decision, {what} is one: give one of the two")
+        if not what and not every:
             raise UsageError("give an entry's INDEX or a GRANT's name, or --all")
         if what.isdecimal():
             return cls(index=int(what))
@@ -110,11 +113,13 @@ class Replays:
         shown: every decision that was wanted, or of all of them those that do not agree; the first ones.
         counts: how often each verdict was given.
         end: how many entries the log has.
+        instead: what the entry that was wanted is, where it is no decision.
     """
 
     shown: list[Replayed] = field(default_factory=list)
     counts: Counter[Verdict] = field(default_factory=Counter)
     end: int = 0
+    instead: str = ""
 
     def take(self, again: Replayed, *, is_shown: bool) -> None:
         """Count a decision, and keep it if it is to be shown and there is room."""
@@ -151,6 +156,8 @@ def replay_log(log: OpenLog, wanted: Wanted, evidence: Sequence[Path]) -> Replay
                 return
             replay.learn(entry)
             again = replay.again(index, entry) if wanted.takes(index, entry) else None
+            if again is None and index == wanted.index:
+                replays.instead = f"entry {index} is {short_type(entry)} of {entry.subject}"
             if again is not None:
                 is_shown = not wanted.is_all or again.verdict is not Verdict.AGREES
                 replays.take(again, is_shown=is_shown)

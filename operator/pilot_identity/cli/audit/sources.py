@@ -202,11 +202,11 @@ def _at_url(url: str) -> tuple[str, TiledLog]:
 
 
 def why(error: BaseException) -> str:
-    """The reason that a request failed, without the objects that a library's message names."""
+    """The reason that a request failed, without the connection that a library's message names."""
     reason = error
     while isinstance(reason, urllib3.exceptions.MaxRetryError) and reason.reason is not None:
         reason = reason.reason
-    return str(reason.args[-1] if reason.args else reason).rpartition(">: ")[2] or type(reason).__name__
+    return str(reason).rpartition("): ")[2] or type(reason).__name__
 
 
 def _bounded(content: bytes, where: str) -> bytes:
