@@ -172,6 +172,12 @@ def forged_head() -> list[Item]:
     return record(made=bundles([*reversed(ENTRIES[:CUT]), *ENTRIES[CUT:]], FORGER))
 
 
+def unlike_its_parts() -> list[Item]:
+    """It says that what it keeps goes on elsewhere."""
+    ((name, data, binary),) = Archived(CUT, BUNDLES[2].edge, BUNDLES[2].note).sealed(SIGNER).config_maps()
+    return [item(name, {**data, "parts": "7"}, binary)]
+
+
 def another_beginning() -> list[Item]:
     """The log's own key signed another beginning: its holder rewrites what is archived."""
     return record(made=bundles([*reversed(ENTRIES[:CUT]), *ENTRIES[CUT:]]))
@@ -183,10 +189,11 @@ def another_beginning() -> list[Item]:
         (forged_edge(), Flaw.EDGE_REPLACED),
         (forged_head(), Flaw.FOREIGN_KEY),
         (another_beginning(), Flaw.ROOT_MISMATCH),
+        (unlike_its_parts(), Flaw.RECOLLECTION_REPLACED),
         ([item("audit-archived-0000000000000768", {"edge": "xx"})], Flaw.UNREADABLE),
         ([item("audit-archived-0000000000000100", {})], Flaw.UNREADABLE),
     ],
-    ids=["edge", "foreign head", "rewritten", "unreadable", "name"],
+    ids=["edge", "foreign head", "rewritten", "parts", "unreadable", "name"],
 )
 def test_a_record_is_no_way_to_take_entries_away(items: list[Item], flaw: Flaw) -> None:
     """It is signed, and what follows is signed over it."""

@@ -143,7 +143,7 @@ class Archived:
 
     @classmethod
     def from_data(cls, name: ArchivedName, data: Mapping[str, str]) -> Archived:
-        """Read all but what is to be remembered, from the ConfigMap without a number.
+        """Read all but what is to be remembered and its seal, from the ConfigMap without a number.
 
         Raises:
             BrokenLogError: it is none.
@@ -155,7 +155,7 @@ class Archived:
             raise BrokenLogError(f"{name}: it has no edge and no signed head: {error!r}") from error
         if len(edge) != name.size.bit_count() or any(len(node) != HASH_BYTES for node in edge):
             raise BrokenLogError(f"{name}: its edge has {name.size.bit_count()} hashes of {HASH_BYTES} bytes")
-        return cls(name.size, edge, note, seal=data.get("seal", ""))
+        return cls(name.size, edge, note)
 
     @classmethod
     def from_config_maps(cls, stored: Sequence[Stored]) -> Archived:
@@ -175,4 +175,5 @@ class Archived:
             rows = msgspec.json.decode(plain, type=list[_Row])
         except (KeyError, binascii.Error, zlib.error, msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise BrokenLogError(f"{name}: what is to be remembered cannot be read: {error!r}") from error
-        return replace(found, kept=tuple(Kept(row.index, row.row) for row in rows))
+        kept = tuple(Kept(row.index, row.row) for row in rows)
+        return replace(found, kept=kept, seal=data.get("seal", ""))
