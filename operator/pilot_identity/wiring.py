@@ -383,7 +383,7 @@ class Operator:
             self.api,
             self.options.operator_namespace,
             self.options.archiving,
-            verifier=signer.verifier(),
+            signer=signer,
             remembered=audit_log.remembered,
             clock=utc_now,
         )

@@ -18,7 +18,7 @@ from pilot_identity.adapters.kubernetes.api import Api
 from pilot_identity.clocks import Instant
 from pilot_identity.core.audit.archived import Archived
 from pilot_identity.core.audit.chain import Chain, Standing
-from pilot_identity.core.audit.checkpoint import LogVerifier
+from pilot_identity.core.audit.checkpoint import CheckpointError, LogVerifier
 from pilot_identity.core.audit.compacted import Compacted
 from pilot_identity.core.audit.entries import RecordedEntry, decode_entry
 from pilot_identity.core.audit.groups import BrokenLogError, Group
@@ -27,6 +27,7 @@ from pilot_identity.core.audit.merkle import Frontier, leaf_hash
 from pilot_identity.core.audit.recollection import Recollection, recollect, unpack
 from pilot_identity.core.audit.remembered import Remembered
 from pilot_identity.core.audit.tiles import WIDTH
+from pilot_identity.ports import Archive
 
 log = logging.getLogger(__name__)
 
@@ -50,13 +51,14 @@ class Follower:
         doubtful: groups that are stored and that this process did not find in the chain, by what they extend.
     """
 
-    def __init__(  # noqa: PLR0913 - where the log is stored, whose it is, and whom to tell
+    def __init__(  # noqa: PLR0913, PLR0917 - where the log is stored, whose it is, and whom to tell
         self,
         api: Api,
         namespace: str,
         verifier: LogVerifier,
         on_read: Callable[[RecordedEntry], None],
         growth: Growth | None,
+        archive: Archive | None,
         *,
         now: Callable[[], Instant],
     ) -> None:
@@ -71,6 +73,8 @@ class Follower:
         self._at_hand: Compacted | None = None
         self._now = now
         self.doubtful: dict[int, StoredGroup] = {}
+        self._archive = archive
+        self._archived_size = 0
 
     async def open(self) -> None:
         """Take the log up: the last bundle and what goes on from there.
@@ -85,16 +89,26 @@ class Follower:
                 await self._open()
                 break
             except BrokenLogError:
-                # Bundles are listed before groups, and what was compacted in between is in neither list.
-                if attempt == OPEN_ATTEMPTS or not await self.tiles.covers(self.chain.size):
+                # Bundles are listed before groups, and what was compacted in between is in neither list. So
+                # is what was archived between the record and the bundles.
+                is_moving = (
+                    await self.tiles.covers(self.chain.size)
+                    or await self._archived.size() > self._archived_size
+                )
+                if attempt == OPEN_ATTEMPTS or not is_moving:
                     raise
 
     async def _open(self) -> None:
         self.chain.clear()
         self.remembered.clear()
         self.doubtful.clear()
-        archived = await self._open_archived()
-        bundles = [found async for found in self.tiles.recollections() if found[0] >= archived]
+        archived = self._archived_size = await self._open_archived()
+        listed = self.tiles.recollections(self._verifier)
+        bundles = [found async for found in listed if found[0] >= archived]
+        for expected, (first, _) in enumerate(bundles):
+            if first != archived + expected * WIDTH:
+                # Nothing is appended to it by reading on, but what it revoked would be forgotten.
+                raise BrokenLogError(f"the bundle from {archived + expected * WIDTH} on is missing")
         if bundles:
             await self._open_bundles(bundles)
         elif archived:
@@ -102,14 +116,27 @@ class Follower:
         if self._growth is not None:
             self._growth.begin(self.chain.frontier)
         groups = [(await self._absorb_or_pass(stored), stored.created) async for stored in self.groups.all()]
+        groups += await self._unlisted()
         if not groups and bundles:
             raise BrokenLogError("there are bundles and no group; the newest group is never deleted")
         self._date(groups)
         self._at_hand = None
 
+    async def _unlisted(self) -> list[tuple[Standing, dt.datetime]]:
+        """Go on over groups that came since the listing, or were hidden from it by taking their label off."""
+        found: list[tuple[Standing, dt.datetime]] = []
+        try:
+            while (stored := await self.groups.find(self.chain.size)) is not None:
+                found.append((await self._absorb_or_pass(stored), stored.created))
+        except (BrokenLogError, CheckpointError) as error:
+            # What is in the way of the next entry stops entries, when the first is to be written. It must not
+            # stop a start: withdrawals never wait for the log.
+            log.error("%s", error)  # noqa: TRY400 - what is wrong with the log is said once, in a line
+        return found
+
     async def _open_archived(self) -> int:
         """Take up what is kept of the entries that are archived; returns how many are."""
-        archived = await self.archived()
+        archived = await self._archived.verified(self._verifier, self._archive)
         if archived is None:
             return 0
         self.remembered.defer_kept(archived.kept)

@@ -109,7 +109,7 @@ class ConfigMapLog:
         """
         self._archive = archive
         self._signer = signer
-        self.follower = Follower(api, namespace, signer.verifier(), on_read, growth, now=now)
+        self.follower = Follower(api, namespace, signer.verifier(), on_read, growth, archive, now=now)
         self._chain, self.remembered = self.follower.chain, self.follower.remembered
         self._groups, self._tiles = self.follower.groups, self.follower.tiles
         self.compaction = Compactor(

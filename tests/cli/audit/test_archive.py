@@ -48,7 +48,7 @@ def store(api: FakeApi, first: int) -> None:
     parts = [part for one in BUNDLES if one.first >= first for part in one.config_maps()]
     if first:
         last = BUNDLES[first // WIDTH - 1]
-        parts += list(Archived(first, last.edge, last.note).config_maps())  # type: ignore[arg-type]
+        parts += list(Archived(first, last.edge, last.note).sealed(SIGNER).config_maps())  # type: ignore[arg-type]
     for name, data, binary in parts:
         labels = {"pilotidentity.dev/audit": LABELS["-".join(str(name).split("-")[:2])]}
         metadata = {"name": str(name), "namespace": NAMESPACE, "labels": labels}

@@ -87,6 +87,9 @@ def test_an_entry_is_named_by_its_index_or_its_grant_by_name_and_namespace(run: 
         told = run("replay", nothing, "--from", log)
         assert told.exit_code == 1
         assert f"the log has no decision {nothing}" in told.stderr
+        assert ("hint: entry 0 is " in told.stderr) == (nothing == "0")
+    both = run("replay", "--all", "11", "--from", log)
+    assert (both.exit_code, "--all is every decision, 11 is one" in both.stderr) == (2, True)
 
 
 def test_a_difference_is_an_error_and_both_results_are_shown(run: Run, tmp_path: Path) -> None:

@@ -33,8 +33,14 @@ Item = TypeVar("Item")
 
 
 def read_family(log: OpenLog, name: str) -> Family:
-    """Read all that a log says of grants of a name, `NAMESPACE/NAME` or `NAME`; the log must verify."""
+    """Read all that a log says of grants of a name, `NAMESPACE/NAME` or `NAME`; the log must verify.
+
+    Raises:
+        UsageError: no grant has such a name.
+    """
     namespace, _, own = name.rpartition("/")
+    if not own or "/" in namespace or name.startswith("/"):
+        raise UsageError(f"a grant is named GRANT or NAMESPACE/GRANT, got {name!r}")
     family = Family(own, namespace)
 
     def take(index: int, encoded: bytes) -> None:
@@ -56,8 +62,10 @@ def choose(family: Family, name: str, uid: str) -> Story:
     namesakes = family.namesakes()
     chosen = [story for story in namesakes if uid in {"", story.uid}]
     if not chosen:
+        known = ", ".join(f"{story.key} of UID {story.uid}" for story in namesakes[-3:])
         what = f"grant {name} of UID {uid}" if uid else f"grant {name}"
-        raise CliError(f"the log has no entry about {what}", "GRANT may be NAMESPACE/NAME")
+        hint = f"it has {known}" if known else "GRANT may be NAMESPACE/NAME"
+        raise CliError(f"the log has no entry about {what}", hint)
     places = sorted({story.key.namespace for story in chosen})
     if len(places) > 1:
         raise UsageError(

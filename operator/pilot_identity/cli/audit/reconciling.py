@@ -18,9 +18,9 @@ from urllib.parse import quote
 import typer
 
 from pilot_identity.cli.audit.options import ArchiveOption, FromOption, Output, OutputOption, VkeyOption
-from pilot_identity.cli.audit.reading import DEFAULT_NAMESPACE, OpenLog, Where, opened, tell_findings
+from pilot_identity.cli.audit.reading import DEFAULT_NAMESPACE, OpenLog, Where, opened
 from pilot_identity.cli.audit.sources import whole
-from pilot_identity.cli.failures import AnswerError, CliError, ExitCode, UsageError
+from pilot_identity.cli.failures import AnswerError, ExitCode, UsageError
 from pilot_identity.cli.options import ContextOption, KubeconfigOption, NamespaceOption, failing_well
 from pilot_identity.cli.output import Format, say, show_data, show_table
 from pilot_identity.cli.session import PAGE, RELISTS, Session, collection
@@ -207,15 +207,9 @@ class Reconciliation:
         self.record = record
 
     def _read_on(self) -> None:
-        """Read what came since; what is known already must still be the same."""
-        for part in self.log.place.source.parts():
-            for index, entry in self.log.verification.absorb(part):
-                _take(self.record, index, entry)
-        self.report = self.log.verification.report()
-        if not self.report.is_sound:
-            tell_findings(self.report)
-            raise CliError("the log does not verify any more", "see `kubectl pilot audit verify`")
-        self.log.remember(self.report)
+        """Verify it again, and take what came since; what is known already must still be there."""
+        known = self.report.entries if self.report is not None else 0
+        self.report = self.log.read_on(known, lambda index, entry: _take(self.record, index, entry))
 
     @property
     def is_all_read(self) -> bool:

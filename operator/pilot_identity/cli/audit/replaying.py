@@ -13,6 +13,7 @@ from typing import Any
 import typer
 
 from pilot_identity import __version__
+from pilot_identity.cli.audit.printing import short_type
 from pilot_identity.cli.audit.reading import OpenLog, decoded
 from pilot_identity.cli.failures import ExitCode, UsageError
 from pilot_identity.cli.files import read_bounded
@@ -92,7 +93,9 @@ class Wanted:
         Raises:
             UsageError: neither or both are given.
         """
-        if bool(what) is every:
+        if what and every:
+            raise UsageError(f"--all is every decision, {what} is one: give one of the two")
+        if not what and not every:
             raise UsageError("give an entry's INDEX or a GRANT's name, or --all")
         if what.isdecimal():
             return cls(index=int(what))
@@ -121,12 +124,14 @@ class Replays:
         counts: how often each verdict was given.
         unfounded: how many issued something and do not say upon what it was decided.
         end: how many entries the log has.
+        instead: what the entry that was wanted is, where it is no decision.
     """
 
     shown: list[Replayed] = field(default_factory=list)
     counts: Counter[Verdict] = field(default_factory=Counter)
     unfounded: int = 0
     end: int = 0
+    instead: str = ""
 
     def take(self, again: Replayed, *, is_shown: bool) -> None:
         """Count a decision, and keep it if it is to be shown and there is room."""
@@ -170,6 +175,8 @@ def replay_log(log: OpenLog, wanted: Wanted, evidence: Sequence[Path]) -> Replay
             if entry is None:
                 return
             again = replay.again(index, entry) if wanted.takes(index, entry) else None
+            if again is None and index == wanted.index:
+                replays.instead = f"entry {index} is {short_type(entry)} of {entry.subject}"
             replay.learn(index, entry)
             if again is not None:
                 is_shown = not wanted.is_all or again.verdict is not Verdict.AGREES

@@ -224,5 +224,5 @@ def decode_entry(encoded: bytes | str) -> RecordedEntry:
     """
     try:
         return msgspec.json.decode(encoded, type=RecordedEntry)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise EntryError(f"an entry is a CloudEvent with a subject and its UID: {error}") from error
