@@ -24,8 +24,8 @@ class ExitCode(IntEnum):
     LATE = 3
     """It did not happen within `--timeout`; it may still."""
     PARTLY = 4
-    """What was read is sound, but it is not all: what is archived was not named, or a copy is old; or a log has
-    too little of some decision to make it again."""
+    """What was read is sound, but it is not all: what is archived was not named, or a copy is old; or a log
+    has too little of some decision to make it again."""
     INTERRUPTED = 130
     """Ctrl-C, as shells count it (128 + SIGINT)."""
 
