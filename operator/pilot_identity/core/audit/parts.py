@@ -73,6 +73,13 @@ class Unlisted:
 
 
 @dataclass(frozen=True, slots=True)
+class Headless:
+    """No group reaches the end of the bundles in the cluster, which is at `size`; the newest must."""
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Unlike:
     """A copy of the entries, made to be searched, that is not what was read from the tiles.
 
@@ -93,7 +100,7 @@ class Unreadable:
     message: str
 
 
-Part = Beginning | Segment | StoredHead | StoredTile | Unlike | Unlisted | Unreadable
+Part = Beginning | Headless | Segment | StoredHead | StoredTile | Unlike | Unlisted | Unreadable
 
 
 class LogSource(Protocol):

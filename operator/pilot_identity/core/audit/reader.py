@@ -22,6 +22,7 @@ from pilot_identity.core.audit.groups import BrokenLogError, Group, group_name
 from pilot_identity.core.audit.merkle import leaf_hash
 from pilot_identity.core.audit.parts import (
     Beginning,
+    Headless,
     Part,
     Segment,
     StoredHead,
@@ -183,21 +184,31 @@ class ConfigMapLog:
     find: Callable[[str], Mapping[str, Any] | None] = lambda _: None
 
     def parts(self) -> Iterator[Part]:
-        """Yield what is archived, the compacted bundles, the groups, and a group that hides behind them.
+        """Yield what is archived, the compacted bundles, the groups, and what hides or is missing behind.
 
         The names sort so: `audit-archived-`, `audit-group-`, `audit-tile-`.
         """
-        end = 0
+        sealed, grouped, is_read = 0, 0, True
         for part in self._listed():
             yield part
-            if isinstance(part, Segment):
-                end = max(end, part.first + len(part.entries))
-            elif isinstance(part, Beginning):
-                end = max(end, part.archived.size)
-        beyond = self.find(group_name(end))
-        # With its label it came since the listing.
-        if beyond is not None and (beyond["metadata"].get("labels") or {}).get(LABEL) != "group":
+            if isinstance(part, Beginning):
+                sealed = max(sealed, part.archived.size)
+            elif isinstance(part, Segment) and part.leaves:
+                sealed = max(sealed, part.first + len(part.leaves))
+            elif isinstance(part, Segment):
+                grouped = max(grouped, part.first + len(part.entries))
+            elif isinstance(part, Unreadable):
+                is_read = False
+        hidden = [end for end in sorted({grouped, max(grouped, sealed)}) if self._is_hidden(end)]
+        for end in hidden:
             yield Unlisted(group_name(end), end)
+        if is_read and not hidden and grouped < sealed:
+            yield Headless(sealed)
+
+    def _is_hidden(self, size: int) -> bool:
+        """Whether a group that goes on from here lacks its label; with it, it came since the listing."""
+        found = self.find(group_name(size))
+        return found is not None and (found["metadata"].get("labels") or {}).get(LABEL) != "group"
 
     def _listed(self) -> Iterator[Part]:
         groups, tiles, archived = list[Part](), list[Mapping[str, Any]](), list[Mapping[str, Any]]()

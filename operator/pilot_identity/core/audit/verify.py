@@ -26,6 +26,7 @@ from pilot_identity.core.audit.findings import Finding, Flaw, Report
 from pilot_identity.core.audit.merkle import Frontier, leaf_hash
 from pilot_identity.core.audit.parts import (
     Beginning,
+    Headless,
     LogSource,
     Part,
     Segment,
@@ -130,6 +131,9 @@ class Verification:
             case Unlisted():
                 message = "it goes on from the log's end, and lacks the label by which the log is listed"
                 self._find(Flaw.UNLISTED, part.where, part.first, message)
+            case Headless():
+                message = f"none reaches size {part.size}, but it is never deleted: it is gone, or hidden"
+                self._find(Flaw.TAIL_TRUNCATED, "the newest group", part.size, message)
             case Unlike():
                 self._find(Flaw.COPY_DIFFERS, part.where, part.index, part.message)
             case Unreadable():

@@ -403,6 +403,14 @@ def in_bundles(good: Sequence[Compacted]) -> dict[str, object]:
             "a newest group without its label": case(
                 {**whole, newest.name: {"labels": {LABEL: None}}}, ("unlisted", newest.name, BUNDLED - 1)
             ),
+            "no group": case(
+                {**whole, group.name: None, newest.name: None},
+                ("tail-truncated", "the newest group", 3 * WIDTH),
+            ),
+            "groups that are all hidden": case(
+                {**whole, **{each.name: {"labels": {LABEL: None}} for each in (group, newest)}},
+                ("unlisted", group.name, 3 * WIDTH),
+            ),
             "replaced edge of what is archived": case(
                 {**left, archived: {"data": {"edge": ZEROS}}},
                 ("edge-replaced", archived, -1),
