@@ -137,9 +137,9 @@ def test_the_indexes_follow_an_object_through_its_life(store: Store) -> None:
     assert store.sharers(triage) == ()
     bundle = {"stage": "sandbox", "configMapName": "pilot-bundle-sandbox", "sequence": 1}
     store.put(pilot("sharer", 24, bundle=bundle))
-    assert store.neighbours_stages(triage) == {"sandbox"}
+    assert store.neighbours_stages(triage.key) == {"sandbox"}
     store.drop(SHARER, version=25)
-    assert (store.sharers(triage), store.neighbours_stages(triage)) == ((), frozenset())
+    assert (store.sharers(triage), store.neighbours_stages(triage.key)) == ((), frozenset())
 
 
 def test_keys_and_stages_can_be_told(store: Store) -> None:

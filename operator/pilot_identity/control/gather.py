@@ -8,7 +8,7 @@ import logging
 from dataclasses import dataclass, replace
 
 from pilot_identity.control.store import Store
-from pilot_identity.core.decisions.announced import Announced, Holding, announcement_of
+from pilot_identity.core.decisions.announced import Announced, Holding, announcement_of, stage_announced
 from pilot_identity.core.decisions.approvals import ApprovalSeen
 from pilot_identity.core.decisions.grants.endings import is_ending
 from pilot_identity.core.decisions.grants.seen import RETENTION, GrantSeen
@@ -64,7 +64,7 @@ class Gatherer:
             stages=self.store.stages,
             sharers=self.store.sharers(pilot),
             open_grants=self.store.open_grants(pilot),
-            stages_of_neighbours=self.store.neighbours_stages(pilot),
+            stages_of_neighbours=await self._stages_of_neighbours(pilot),
             ca_not_after={name: fact.not_after for name, fact in facts.items()},
             bundle_sequences={name: fact.sequence for name, fact in facts.items()},
             announced=announced,
@@ -76,6 +76,25 @@ class Gatherer:
             emergencies=self.store.unrecorded_emergencies(pilot),
             reviews=self.store.approvals(pilot.metadata.uid),
         )
+
+    async def _stages_of_neighbours(self, pilot: PilotIdentity) -> frozenset[str]:
+        """The stages whose bundle others use; also who has a credential that no status knows, after a crash.
+
+        That is asked only of a pilot that leaves a bundle which nobody else's status names.
+        """
+        stages, bundle = self.store.neighbours_stages(pilot.key), pilot.status.bundle
+        is_left = bundle is not None and (pilot.metadata.is_deleting or bundle.stage != pilot.status.stage)
+        if bundle is None or not is_left or bundle.stage in stages:
+            return stages
+        for one in self.store.neighbours(pilot.key):
+            try:
+                found = await self.log.announced(one.metadata.uid, one.status.issuances)
+            except PortError as error:
+                log.warning("%s: bundle %s stays: %s", pilot.key, bundle.config_map_name, error)
+                return stages | {bundle.stage}
+            if found is not None:
+                stages |= {stage_announced(found[1], one.status.issuances)}
+        return stages
 
     def approval(self, approval: Approval) -> ApprovalSeen:
         """Observe an approval."""

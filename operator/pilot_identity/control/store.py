@@ -119,10 +119,14 @@ class Store:
         keys = self._pilots_by_account.get((pilot.metadata.namespace, pilot.service_account), set())
         return tuple(self._pilots(key for key in keys if key != pilot.key))
 
-    def neighbours_stages(self, pilot: PilotIdentity) -> frozenset[str]:
-        """The stages whose bundle other pilots of the namespace use."""
-        others = self._pilots(self._pilots_in.get(pilot.metadata.namespace, set()) - {pilot.key})
-        return frozenset(other.status.bundle.stage for other in others if other.status.bundle is not None)
+    def neighbours(self, pilot: Key) -> tuple[PilotIdentity, ...]:
+        """The other pilots of a pilot's namespace."""
+        return tuple(self._pilots(self._pilots_in.get(pilot.namespace, set()) - {pilot}))
+
+    def neighbours_stages(self, pilot: Key) -> frozenset[str]:
+        """The stages whose bundle other pilots of the namespace use, as their statuses say."""
+        bundles = (other.status.bundle for other in self.neighbours(pilot))
+        return frozenset(bundle.stage for bundle in bundles if bundle is not None)
 
     def signing(self, stage: str) -> int:
         """The generation of a stage's keys that signs; `OLDEST` where no status says so."""

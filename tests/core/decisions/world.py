@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from pilot_identity.core.audit.entries import Entry, EntryType, RecordedEntry, decode_entry, encode_entry
-from pilot_identity.core.decisions.announced import Announced, Holding, announcement_of
+from pilot_identity.core.decisions.announced import Announced, Holding, announcement_of, stage_announced
 from pilot_identity.core.decisions.delegation import lineage
 from pilot_identity.core.decisions.grants.life import decide_grant
 from pilot_identity.core.decisions.grants.seen import RATE_WINDOW, RETENTION, GrantSeen
@@ -312,9 +312,8 @@ class World:
                 grant.pilot_key == pilot.key and grant.status.phase in {Phase.ACTIVE, Phase.CLOSING}
                 for grant in self.of_kind(TaskGrant)
             ),
-            stages_of_neighbours=frozenset(
-                one.status.bundle.stage for one in neighbours if one.status.bundle
-            ),
+            stages_of_neighbours=frozenset(filter(None, map(self._bundle_stage, neighbours)))
+            | frozenset(filter(None, map(self._stage_announced, neighbours))),
             ca_not_after={name: fact.not_after for name, fact in facts.items()},
             bundle_sequences={name: fact.sequence for name, fact in facts.items()},
             announced=announced,
@@ -322,6 +321,13 @@ class World:
             account_is_free=not pilot.makes_service_account
             or self.accounts.get(account, pilot.metadata.uid) == pilot.metadata.uid,
         )
+
+    def _bundle_stage(self, neighbour: PilotIdentity) -> str:
+        return neighbour.status.bundle.stage if neighbour.status.bundle is not None else ""
+
+    def _stage_announced(self, neighbour: PilotIdentity) -> str:
+        told = self.log.announced(neighbour.metadata.uid)
+        return stage_announced(told[1], neighbour.status.issuances) if told is not None else ""
 
     def _first_holding(self, pilot: PilotIdentity) -> Holding:
         """What stands in the place of a pilot's Secret, asked where its last pass could not know."""
@@ -423,8 +429,8 @@ class World:
                 if standing is not None and standing.uid == uid:
                     del self.secrets[namespace, name]
                     self.effects += 1
-            case RemoveBundle(namespace, name):
-                self.bundles.discard((namespace, name))
+            case RemoveBundle(owner, name):
+                self.bundles.discard((owner.key.namespace, name))
             case Revoke(revoked):
                 names = {*(one.serial for one in revoked.certificates), *(one.jti for one in revoked.tokens)}
                 self.effects += not names <= self.revoked

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from pilot_identity.core.audit.entries import EntryType, RecordedEntry
 from pilot_identity.core.decisions.definitions import request_facts
+from pilot_identity.core.decisions.grants.checks.rules import lifted
 from pilot_identity.core.decisions.grants.deciding import Decided
 from pilot_identity.core.decisions.grants.observing import Looked, Observation, misnamed
 from pilot_identity.core.decisions.grants.reissuing import misgiven
@@ -226,6 +227,30 @@ def _reviews(remade: Remade) -> Mismatches:
         yield f"observation.pilot: entry {owes[0]} says that it owes a review, its status said nothing of it"
 
 
+def _exceptions(remade: Remade) -> Mismatches:
+    """What lifted a rule must have been opened for this pilot, on the word that is named, and not be over."""
+    history, pilot, stage = remade.history, remade.request.pilot.metadata, remade.request.stage.metadata
+    for known in lifted(remade.request):
+        said = f"observation.pilot: what lifted rule {known.rule!r} was exception {known.digest}"
+        index = known.audit_index if known.audit_index is not None else -1
+        opening = history.opening(pilot.uid, known.digest, index)
+        if opening is None:
+            if index < 0 or history.first is None or index >= history.first:
+                yield f"{said}; it was not opened by entry {known.audit_index}"
+            continue
+        looked_at = (format_timestamp(known.until), list(encode(known.approvals)))
+        if looked_at != (opening.until, opening.approvals):
+            yield f"{said} until {looked_at[0]} by {looked_at[1]}; entry {index} opened another"
+        for word in known.approvals:
+            if history.approval(word.uid).given is None and history.is_from_first:
+                yield f"{said}; no entry before says that {word.name!r} was given"
+        end = history.exception_end(pilot.uid, known.digest)
+        if end is None or end.index < index or not history.is_settled(end.at, remade.request.now):
+            continue
+        if not end.was_taken_back(pilot.generation, stage.generation):
+            yield f"{said}; entry {end.index} says that it ended"
+
+
 # Of grants.
 
 
@@ -321,6 +346,8 @@ CHECKS: tuple[Callable[[Remade], Mismatches], ...] = (
     _stage,
     _retired,
     _reviews,
+    # Make sure that people lifted what was lifted.
+    _exceptions,
     # Make sure that this was asked, and given no more than once.
     _requests,
     _issued_before,

@@ -16,7 +16,7 @@ These orders can happen, and no others:
 
 Entries have times of whole milliseconds, decisions of microseconds: of what fell into one millisecond nobody
 knows the order. What is kept is bounded: definitions that were replaced long ago are forgotten, and what
-grows with the log, its grants and approvals, is noted outside memory.
+grows with the log, its grants, approvals and exceptions, is noted outside memory.
 """
 
 from __future__ import annotations
@@ -181,6 +181,37 @@ class ApprovalHistory(msgspec.Struct, frozen=True):
     used: int | None = None
 
 
+class Opening(msgspec.Struct, frozen=True):
+    """What the entry says that opened an exception.
+
+    Attributes:
+        approvals: whose word it rests on, as a status names it.
+    """
+
+    until: str
+    approvals: list[dict[str, Any]]
+
+
+class ExceptionEnd(msgspec.Struct, frozen=True):
+    """The last entry that says that an exception is over.
+
+    Attributes:
+        generation, policy_generation: of the pilot and of the stage by whose definition it was over; people
+            may take that back. Negative where it was over for another cause.
+    """
+
+    index: int
+    at: dt.datetime
+    generation: int = -1
+    policy_generation: int = -1
+
+    def was_taken_back(self, generation: int, policy_generation: int) -> bool:
+        """Whether a later definition may have brought it back before a status said that it is over."""
+        is_by_definition = self.generation >= 0 and self.policy_generation >= 0
+        is_later = generation > self.generation or policy_generation > self.policy_generation
+        return is_by_definition and is_later
+
+
 _Note = TypeVar("_Note", GrantHistory, ApprovalHistory)
 
 
@@ -235,6 +266,16 @@ class History:
         """Whether the log said of an approval that it is a review."""
         return self._notes.noted(f"review/{uid}") is not None
 
+    def opening(self, uid: str, digest: str, index: int) -> Opening | None:
+        """What the entry of that index says, if it opened the exception of that digest for a pilot."""
+        found = self._notes.noted(f"opened/{uid}/{index}/{digest}")
+        return None if found is None else msgspec.json.decode(found, type=Opening)
+
+    def exception_end(self, uid: str, digest: str) -> ExceptionEnd | None:
+        """How a pilot's exception of that digest ended last, if it did."""
+        found = self._notes.noted(f"ended/{uid}/{digest}")
+        return None if found is None else msgspec.json.decode(found, type=ExceptionEnd)
+
     def is_settled(self, at: dt.datetime, now: dt.datetime) -> bool:
         """Whether by `now` a status says what the log was told at `at`, whatever befell the operator."""
         if self.started_at is not None and self.started_at > at:
@@ -262,6 +303,8 @@ class History:
                 self._define(index, entry, definition)
             case EntryType.APPROVAL_GIVEN | EntryType.APPROVAL_VOID | EntryType.APPROVAL_USED:
                 self._say(index, entry, definition)
+            case EntryType.EXCEPTION_OPENED | EntryType.EXCEPTION_ENDED:
+                self._follow_exception(index, entry)
             case _:
                 self._follow_pilot(index, entry)
                 self._follow_grant(index, entry, definition)
@@ -303,6 +346,16 @@ class History:
                 self._pilots[uid].owes = None
                 self._notes.note(f"review/{_object(data.get('approval')).get('uid')}", b"")
 
+    def _follow_exception(self, index: int, entry: RecordedEntry) -> None:
+        uid, data = entry.subject_uid, entry.data
+        digest = data.get("digest")
+        if entry.type == EntryType.EXCEPTION_OPENED:
+            approvals = [dict(one) for one in _objects(data.get("approvals"))]
+            self._note(f"opened/{uid}/{index}/{digest}", Opening(str(data.get("until")), approvals))
+        else:
+            by = _number(data.get("generation")), _number(data.get("policyGeneration"))
+            self._note(f"ended/{uid}/{digest}", ExceptionEnd(index, entry.time, *by))
+
     def _follow_grant(self, index: int, entry: RecordedEntry, definition: str) -> None:
         uid, data = entry.subject_uid, entry.data
         match entry.type:
@@ -328,7 +381,7 @@ class History:
     def _change(self, uid: str, **changes: Any) -> None:
         self._note(f"grant/{uid}", msgspec.structs.replace(self.grant(uid), **changes))
 
-    def _note(self, name: str, note: GrantHistory | ApprovalHistory) -> None:
+    def _note(self, name: str, note: msgspec.Struct) -> None:
         self._notes.note(name, msgspec.json.encode(note))
 
     def _noted(self, kind: type[_Note], name: str) -> _Note:

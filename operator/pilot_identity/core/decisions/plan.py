@@ -43,9 +43,9 @@ class DeleteCredential:
 
 @dataclass(frozen=True, slots=True)
 class RemoveBundle:
-    """Delete a stage's bundle from a namespace where no pilot needs it any more."""
+    """Delete a stage's bundle from the namespace of a pilot that leaves it, if no other needs it there."""
 
-    namespace: str
+    owner: Owner
     stage: str
 
 
