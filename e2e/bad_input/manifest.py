@@ -11,11 +11,15 @@ Documents that begin with the comment `# given` are applied first and are good; 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from e2e import places
 
 FOLDER = Path(__file__).parent / "manifests"
 _ADMISSION = re.compile(r"^# expect-admission: (?P<part>.+)$", re.MULTILINE)
@@ -25,6 +29,14 @@ _CONDITION = re.compile(
     re.MULTILINE,
 )
 _CLUSTER_SCOPED = {"StagePolicy"}
+_COLLECTIONS: dict[str, Callable[[str], str]] = {
+    "Approval": places.approvals,
+    "PilotIdentity": places.pilots,
+    "Secret": places.secrets,
+    "ServiceAccount": partial(places.core, "serviceaccounts"),
+    "TaskGrant": places.grants,
+}
+"""The path of each kind that has a namespace, in one."""
 
 Document = dict[str, Any]
 
@@ -97,3 +109,10 @@ def placed(document: Document, namespace: str) -> Document:
     if is_cluster_scoped(document) or "namespace" in document["metadata"]:
         return document
     return {**document, "metadata": {**document["metadata"], "namespace": namespace}}
+
+
+def collection(document: Document, namespace: str) -> str:
+    """The path of the collection that the document, once `placed`, belongs to."""
+    if is_cluster_scoped(document):
+        return places.stages()
+    return _COLLECTIONS[document["kind"]](placed(document, namespace)["metadata"]["namespace"])

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from e2e import places
 from e2e.admin import Admin, Document
-from e2e.controlplane.cluster import Cluster
 from e2e.installation import Installation
 from e2e.patience import until
 from e2e.stories.play import Play
@@ -26,15 +25,14 @@ OVERTAKEN = 50
 
 
 @pytest.fixture
-def flooded(cluster: Cluster, admin: Admin, play: Play) -> Iterator[Play]:
-    """Another namespace, whose pilots are ready."""
+def flooded(admin: Admin, play: Play) -> Play:
+    """Another namespace, whose pilots are ready; what is made there goes with the control plane."""
     name = f"{play.namespace}-flood"
-    cluster.kubectl("create", "namespace", name)
+    admin.create(places.namespaces(), {"metadata": {"name": name}})
     other = Play(admin, name)
     for number in range(PILOTS):
         other.ready_pilot(f"greedy-{number}")
-    yield other
-    other.end()
+    return other
 
 
 def test_a_flood_in_one_namespace_delays_no_other(play: Play, flooded: Play, operator: Installation) -> None:
