@@ -420,12 +420,20 @@ def test_each_disagreement_is_told_by_its_name(
     "binding",
     [
         everywhere("system:serviceaccounts", "system:service-account-issuer-discovery"),
+        everywhere("system:serviceaccounts", "system:cluster-trust-bundle-discovery"),
         everywhere("system:authenticated", "system:basic-user"),
         everywhere("system:authenticated", "edit"),
         group("system:serviceaccounts:team-b"),
         group("people"),
     ],
-    ids=["shipped", "shipped to everybody", "everybody's", "another namespace's accounts", "people's"],
+    ids=[
+        "shipped",
+        "shipped too",
+        "shipped to everybody",
+        "everybody's",
+        "another namespace's accounts",
+        "people's",
+    ],
 )
 def test_a_group_without_a_grants_account_is_no_finding(binding: LiveBinding) -> None:
     """Nor is what every cluster gives its accounts, or what everybody has."""

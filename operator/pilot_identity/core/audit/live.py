@@ -21,6 +21,7 @@ EVERYBODY = "system:authenticated"
 _SHIPPED = frozenset(
     {
         (_ACCOUNTS, "system:service-account-issuer-discovery"),
+        (_ACCOUNTS, "system:cluster-trust-bundle-discovery"),
         (_ACCOUNTS, "system:image-puller"),  # OpenShift's, for each namespace
         (EVERYBODY, "system:basic-user"),
         (EVERYBODY, "system:discovery"),
