@@ -361,7 +361,7 @@ class Surroundings(Protocol):
         ...
 
     async def bindings(self) -> Sequence[LiveBinding]:
-        """Every RoleBinding of the watched namespaces that only the operator makes."""
+        """Every RoleBinding of the watched namespaces that only the operator makes, or of all accounts."""
         ...
 
 

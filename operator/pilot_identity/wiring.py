@@ -194,7 +194,7 @@ class Operator:
         )
         sweeper = Sweeper(self.store, cluster, reconciler, audit_log)
         receiver = secrets.token_hex(4)
-        sightings = Sightings(self.store, cluster, audit_log, utc_now, receiver, reconciler.mark)
+        sightings = Sightings(self.store, cluster, audit_log, utc_now, receiver, reconciler.mark, recorder)
         intake = Intake(self.store, reconciler, sweeper, sightings=sightings)
         teller = Teller(self.store, cluster, recorder, reconciler.mark)
         witnessed = Witnessed(witnesses, teller, utc_now)
@@ -306,6 +306,18 @@ class Operator:
                 "pilot_identity_requests_unmatched_total": (
                     "Those of them by accounts of no known grant.",
                     lambda: float(sightings.figures.unmatched),
+                ),
+                "pilot_identity_requests_impersonated_total": (
+                    "Requests that others made as grants' accounts, by impersonation.",
+                    lambda: float(sightings.figures.impersonated),
+                ),
+                "pilot_identity_requests_unknown_token_total": (
+                    "Requests by grants' accounts with tokens that are not known to be the grant's.",
+                    lambda: float(sightings.figures.unknown_tokens),
+                ),
+                "pilot_identity_requests_allowed_late_total": (
+                    "Requests that were still allowed more than 15 s after a grant's access was withdrawn.",
+                    lambda: float(sightings.figures.allowed_late),
                 ),
                 "pilot_identity_activities_total": (
                     "Activities that agents and tools reported.",

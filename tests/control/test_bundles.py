@@ -170,7 +170,7 @@ async def test_who_leaves_asks_what_was_announced_for_others(log: Log, expected:
     store.put(LEAVING)
     store.put(pilot("helper"))
     none = cast("Any", SimpleNamespace())
-    gatherer = Gatherer(store, none, none, cast("Any", log))
+    gatherer = Gatherer(store, none, none, cast("Any", log), none)
     assert await gatherer._stages_of_neighbours(LEAVING) == expected  # noqa: SLF001 - the rest asks much more
     stays = ready_pilot(status={"reviewDue": (NOW + dt.timedelta(days=1)).isoformat()})
     assert await gatherer._stages_of_neighbours(stays) == set()  # noqa: SLF001

@@ -24,8 +24,8 @@ class ExitCode(IntEnum):
     LATE = 3
     """It did not happen within `--timeout`; it may still."""
     PARTLY = 4
-    """What was read is sound, but it is not all: what is archived was not named, or a copy is old; or a log
-    has too little of some decision to make it again."""
+    """Nothing is wrong in what was read, but not all was: it is archived, a copy is old, something could not
+    be listed or read; or a log has too little of some decision to make it again."""
     INTERRUPTED = 130
     """Ctrl-C, as shells count it (128 + SIGINT)."""
 

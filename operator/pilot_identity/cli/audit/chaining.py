@@ -17,7 +17,8 @@ from pilot_identity.cli.failures import CliError, UsageError
 from pilot_identity.cli.output import encoding_of, tell
 from pilot_identity.cli.text import clock, legible, plain
 from pilot_identity.core.audit.particulars import text
-from pilot_identity.core.audit.story import Family, Line, Section, Standing, Story, Uses, open_points
+from pilot_identity.core.audit.story import Family, Section, Standing, Story, open_points
+from pilot_identity.core.audit.uses import Line, Uses
 from pilot_identity.core.resources.timestamps import format_timestamp
 
 SHOWN_LINES = 24
@@ -226,6 +227,8 @@ def _use_data(uses: Uses) -> dict[str, Any]:
         "refused": uses.refused,
         "afterEnd": uses.after_end,
         "allowedAfterEnd": uses.allowed_after_end,
+        "aboutEnd": uses.about_end,
         "byUnknownTokens": uses.unknown_tokens,
+        "byOthers": uses.by_others,
         "activities": dict(sorted(uses.activities.items())),
     }

@@ -260,6 +260,12 @@ class Reason(StrEnum):
     UNWITNESSED = "Unwitnessed"
     """No witness is configured any more: what comes from now on is under the log's own key alone."""
 
+    # What the API server told of a grant's account; only in Events.
+    USED_AFTER_END = "UsedAfterEnd"
+    """Requests were still allowed long after a grant's access was withdrawn; the audit log has which."""
+    USED_WITHOUT_GRANT = "UsedWithoutGrant"
+    """An account named like a grant's was used, and is no known grant's; the audit log has for what."""
+
 
 class Condition(Repeated, frozen=True):
     """One condition, as the API server stores it."""
