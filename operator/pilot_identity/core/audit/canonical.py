@@ -11,7 +11,7 @@ import rfc8785
 
 _EXACT = 2**53 - 1
 """RFC 8785 §3.2.2.3: numbers are IEEE 754 doubles; a larger integer is not."""
-_UNUSUAL_NUMBER = re.compile(rb"[:,\[]-?(?:[0-9]+[.eE]|[0-9]{16})")
+_UNUSUAL_NUMBER = re.compile(rb"(?:^|[:,\[])-?(?:[0-9]+[.eE]|[0-9]{16})")
 """In a canonical text no blank stands before a number; what is written otherwise is not encoded so again."""
 _ENCODER = msgspec.json.Encoder(order="sorted")
 
