@@ -81,6 +81,7 @@ class StageKeys:
             jwt_key_id=self.jwt_key_id,
             rotate=self.rotate,
             refresh_hint=self.hint,
+            ca_key_sha256=keys.spki_sha256(self.authority.private_key.public_key()),
         )
 
     def files(self) -> dict[str, bytes]:

@@ -220,6 +220,7 @@ def _phase(
         since=told.since if is_same and told is not None else now,
         published_at=told.published_at if is_same and told is not None else None,
         longest_life=_longest_life(stage, one, phase, told),
+        ca_key_sha256=one.ca_key_sha256,
     )
 
 

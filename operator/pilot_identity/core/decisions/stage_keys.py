@@ -23,6 +23,7 @@ class Generation:
         made_at: from when its CA is valid, but for the skew.
         rotate: the `spec.keys.rotate` that it was made under.
         refresh_hint: how often verifiers are told to fetch the bundle while it is the newest.
+        ca_key_sha256: of the CA's public key (SubjectPublicKeyInfo), in hex.
     """
 
     number: int
@@ -32,6 +33,7 @@ class Generation:
     jwt_key_id: str
     rotate: str = ""
     refresh_hint: dt.timedelta = DEFAULT_REFRESH_HINT
+    ca_key_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)

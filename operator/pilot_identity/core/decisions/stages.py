@@ -142,12 +142,36 @@ def _keys_foreign(seen: StageSeen) -> Objection | None:
     wanted = seen.stage.spec.trust_domain
     foreign = next((one for one in seen.keys if one.trust_domain != wanted), None)
     if foreign is None:
-        return None
+        return _keys_replaced(seen)
     return Objection(
         Reason.KEYS_FOREIGN,
         f"the stored keys are for trust domain {foreign.trust_domain!r}, the policy says {wanted!r}; if "
         f"nothing relies on them, lift the policy binding that guards Secrets stage-keys-{seen.stage.name}…, "
         "delete them and put the binding back",
+    )
+
+
+def _keys_replaced(seen: StageSeen) -> Objection | None:
+    """A stored key is not the one that the status tells of: nobody who may change it did it by rotating."""
+    known = {one.generation: one for one in seen.stage.status.keys}
+    for stored in seen.keys:
+        row = known.get(stored.number)
+        if row is None:
+            continue
+        is_same_ca = row.ca_key_sha256 in {"", stored.ca_key_sha256}  # older versions did not say it
+        if row.jwt_key_id != stored.jwt_key_id or not is_same_ca:
+            return _replaced(seen, f"generation {stored.number}", row.jwt_key_id, stored.jwt_key_id)
+    before, ids = seen.stage.status.jwt_key_id, [one.jwt_key_id for one in seen.keys]
+    if before and seen.keys and not known and before not in ids:
+        return _replaced(seen, "the stage", before, ids[-1])
+    return None
+
+
+def _replaced(seen: StageSeen, whose: str, before: str, now: str) -> Objection:
+    return Objection(
+        Reason.KEYS_FOREIGN,
+        f"the stored keys of {whose} are not those that it had (JWT key {before}, now {now}): somebody "
+        f"replaced Secrets stage-keys-{seen.stage.name}…; find out who, and restore them from a backup",
     )
 
 

@@ -158,6 +158,7 @@ class KeyStatus(View, frozen=True):
     since: dt.datetime
     published_at: dt.datetime | None = None
     longest_life: Duration | None = None
+    ca_key_sha256: str = msgspec.field(name="caPublicKeySHA256", default="")
 
 
 class StagePolicyStatus(View, frozen=True):
