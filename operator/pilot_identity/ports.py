@@ -315,6 +315,14 @@ class AuditLog(Protocol):
         """
         ...
 
+    async def recorded(self, subject_uid: str, step: str) -> tuple[int, RecordedEntry] | None:
+        """The entry of a step of a subject that exists, if the log has it: its id is `<uid>/<step>`.
+
+        Raises:
+            Unavailable: it is in the log, and cannot be read now.
+        """
+        ...
+
     def has_room(self, entry: Entry) -> bool:
         """Whether the log can know this entry when it comes again; a named report may find no room."""
         ...

@@ -440,6 +440,32 @@ async def test_an_announcement_whose_bundle_is_not_readable_is_an_error() -> Non
         await again.announced("open", 0)
 
 
+async def test_the_entry_of_a_step_is_read_back_wherever_it_stands() -> None:
+    """Out of its group, out of its bundle, after a restart; of a step that never was there is none."""
+    server = FakeServer(LoopClock())
+    log = writer(server)
+    async with running(log):
+        await fill(log, 0, 300)
+        assert await log.recorded("uid-7", "other") is None
+        for compacts in (False, True):
+            if compacts:
+                await compact_all(log)
+                assert log.sealed > 7
+            for number in (7, 299):
+                found = await log.recorded(f"uid-{number}", str(number))
+                assert found is not None
+                assert (found[0], found[1].id) == (number, f"uid-{number}/{number}")
+    again = writer(server)
+    await again.open()
+    again.retain({"uid-7"})
+    found = await again.recorded("uid-7", "7")
+    assert found is not None
+    assert (found[0], found[1].id) == (7, "uid-7/7")
+    server.lose("configmaps", "audit-tile-0000000000000000", HOME)
+    with pytest.raises(PortError):
+        await again.recorded("uid-7", "7")
+
+
 def first_tile(server: FakeServer) -> Object:
     """The first bundle as it is stored."""
     return next(

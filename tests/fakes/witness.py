@@ -127,8 +127,22 @@ class Witness:
                 # This write is what released it.
                 self.released[uid, credential["issuance"]].add(credential["id"])
             self._see_claim(place, credential)
+        if "closure" in status:
+            self._see_end(place, uid, status)
         if status.get("phase") in {"Completed", "Expired", "Revoked"} and secrets:
             self.broken.append(f"{place.plural}/{place.name} says it ended with its Secret still there")
+
+    def _see_end(self, place: Place, uid: str, status: dict[str, Any]) -> None:
+        """A status says how its grant ended: as the log does, by the entry that it names."""
+        claimed, entries = status["closure"], self.entries()
+        index = claimed["auditIndex"]
+        if index >= len(entries) or entries[index].id != f"{uid}/closed":
+            self.broken.append(f"{place.name} names entry {index} for its end")
+        said = [one.data["closure"] for one in entries if one.id in {f"{uid}/closed", f"{uid}/proven"}]
+        if any(one["outcome"] != claimed["outcome"] for one in said):
+            self.broken.append(f"{place.name} says {claimed['outcome']}, the log says {said}")
+        if claimed.get("provenAt") is not None and said[-1].get("provenAt") != claimed["provenAt"]:
+            self.broken.append(f"{place.name} says that it is shown, the log says {said}")
 
     def _see_claim(self, place: Place, credential: dict[str, Any]) -> None:
         """A status says that a credential is out."""

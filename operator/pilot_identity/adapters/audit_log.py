@@ -211,6 +211,11 @@ class ConfigMapLog:
             return None
         return told.index, decode_entry(await self._entry(told))
 
+    async def recorded(self, subject_uid: str, step: str) -> tuple[int, RecordedEntry] | None:
+        """The entry of a step of a subject that exists, if the log has it: its id is `<uid>/<step>`."""
+        index = self.remembered.index_of(subject_uid, f"{subject_uid}/{step}")
+        return None if index is None else (index, decode_entry(await self._stored(index)))
+
     def has_room(self, entry: Entry) -> bool:
         """Whether the log can know this entry when it comes again."""
         return self.remembered.has_room(entry.subject_uid, entry.id)
@@ -266,14 +271,28 @@ class ConfigMapLog:
     async def _entry(self, told: Announced) -> bytes:
         """Read an announcement out of its bundle, where it is not at hand."""
         if told.encoded is None:
-            first = told.index // WIDTH * WIDTH
-            try:
-                bundle = await self._tiles.read(first)
-                entries = bundle.entries if bundle is not None else await self._from_archive(first)
-            except (BrokenLogError, CheckpointError) as error:
-                raise Unavailable(f"entry {told.index} cannot be read: {error}") from error
-            told.encoded = entries[told.index - first]
+            told.encoded = await self._bundled(told.index)
         return told.encoded
+
+    async def _stored(self, index: int) -> bytes:
+        """Read an entry out of its group, or its bundle where it is compacted."""
+        try:
+            async for stored in self._groups.all():
+                group = stored.group
+                if group.extends <= index < group.size:
+                    return group.entries[index - group.extends]
+        except BrokenLogError as error:
+            raise Unavailable(f"entry {index} cannot be read: {error}") from error
+        return await self._bundled(index)
+
+    async def _bundled(self, index: int) -> bytes:
+        first = index // WIDTH * WIDTH
+        try:
+            bundle = await self._tiles.read(first)
+            entries = bundle.entries if bundle is not None else await self._from_archive(first)
+        except (BrokenLogError, CheckpointError) as error:
+            raise Unavailable(f"entry {index} cannot be read: {error}") from error
+        return entries[index - first]
 
     async def _from_archive(self, first: int) -> Sequence[bytes]:
         """Read a bundle that left, and believe of it what hashes to the edge that the log's key signed.

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pilot_identity.control.store import Store
 from pilot_identity.core.decisions.announced import Announced, Holding, announcement_of, stage_announced
 from pilot_identity.core.decisions.approvals import ApprovalSeen
+from pilot_identity.core.decisions.grants.closing import CLOSED
 from pilot_identity.core.decisions.grants.endings import is_ending
 from pilot_identity.core.decisions.grants.seen import RETENTION, GrantSeen
 from pilot_identity.core.decisions.hindrance import Hindrance, Obstacle
@@ -144,7 +145,10 @@ class Gatherer:
     async def _to_be_cut(self, seen: GrantSeen, owner: Owner) -> GrantSeen:
         """Ask only what the end must name; where that cannot be answered, nothing waits for it."""
         try:
-            return replace(seen, announced=await self._announced_to(seen.grant, owner))
+            announced = await self._announced_to(seen.grant, owner)
+            is_told = seen.grant.status.closure is not None
+            closed = None if is_told else await self.log.recorded(owner.uid, CLOSED)
+            return replace(seen, announced=announced, closed=closed)
         except PortError as error:
             log.warning("%s: cut, though it is not known what was announced: %s", seen.grant.key, error)
             return replace(seen, is_announced_unknown=True)

@@ -18,6 +18,7 @@ import msgspec
 from pilot_identity.core.audit.entries import Entry, EntryType, RecordedEntry, decode_entry, encode_entry
 from pilot_identity.core.decisions.announced import Announced, Holding, announcement_of, stage_announced
 from pilot_identity.core.decisions.delegation import lineage
+from pilot_identity.core.decisions.grants.closing import CLOSED
 from pilot_identity.core.decisions.grants.life import decide_grant
 from pilot_identity.core.decisions.grants.seen import RATE_WINDOW, RETENTION, GrantSeen
 from pilot_identity.core.decisions.pilot_checks import PilotSeen
@@ -125,6 +126,11 @@ class Log:
     def announced(self, uid: str) -> tuple[int, RecordedEntry] | None:
         """The subject's last announcement, until it is settled."""
         index = self._announced.get(uid)
+        return None if index is None else (index, self.entries[index])
+
+    def recorded(self, uid: str, step: str) -> tuple[int, RecordedEntry] | None:
+        """The entry of a subject's step."""
+        index = self._ids.get(f"{uid}/{step}")
         return None if index is None else (index, self.entries[index])
 
     def settle(self, uid: str, index: int) -> None:
@@ -371,6 +377,7 @@ class World:
             announced=self._announced(
                 grant, grant.secret, known.id if known else None, grant.status.issuances
             ),
+            closed=self.log.recorded(grant.metadata.uid, CLOSED) if grant.status.closure is None else None,
         )
 
     def _grant(self, key: Key) -> TaskGrant | None:
