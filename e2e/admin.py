@@ -25,6 +25,7 @@ TIMEOUT_S = 10.0
 MOST_RETRIES = 10
 """As in client-go: the API server answers 429 while it prepares the storage of a changed kind."""
 MERGE_PATCH = "application/merge-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
 
 Document = dict[str, Any]
 
@@ -145,6 +146,10 @@ class Admin:
     def patch(self, path: str, body: Mapping[str, Any]) -> Document:
         """Merge `body` into an object (RFC 7386)."""
         return self._demand("PATCH", path, body, MERGE_PATCH)
+
+    def apply(self, path: str, body: Mapping[str, Any]) -> Document:
+        """Create an object, or make it what `body` says, which names its kind (server-side apply)."""
+        return self._demand("PATCH", f"{path}?fieldManager=e2e&force=true", body, APPLY_PATCH)
 
     def delete(self, path: str) -> None:
         """Delete an object; one that is gone is gone."""

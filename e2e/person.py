@@ -9,6 +9,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
+from e2e.admin import Admin
 from e2e.controlplane.cluster import Cluster
 from e2e.patience import until
 
@@ -33,15 +34,12 @@ class Right:
     name: str = ""
     namespace: str = ""
 
-    @property
-    def scope(self) -> tuple[str, ...]:
-        """What kubectl is told of where it holds."""
-        return ("-n", self.namespace) if self.namespace else ()
-
-    @property
-    def subject(self) -> str:
-        """What kubectl is told of what it is on."""
-        return f"{self.resource}.{API_GROUP}" + (f"/{self.name}" if self.name else "")
+    def review(self, user: str, groups: Sequence[str]) -> Document:
+        """The question to the API server whether that user has it."""
+        asked = {"verb": self.verb, "group": API_GROUP, "resource": self.resource}
+        where = {"name": self.name, "namespace": self.namespace}
+        spec = {"user": user, "groups": list(groups), "resourceAttributes": asked | where}
+        return {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
 
 
 class Person:
@@ -70,14 +68,9 @@ class Person:
         """Merge `patch` into an object (RFC 7386); `made` reads the answer."""
         return self.run("patch", kind, name, "--type=merge", "-p", json.dumps(patch), "-o", "json", *flags)
 
-    def await_right(self, right: Right, *flags: str) -> None:
-        """Wait until the API server knows of a right that was given: it follows RBAC a moment late."""
-
-        def may() -> bool:
-            asked = self.run("auth", "can-i", right.verb, right.subject, *right.scope, *flags)
-            return asked.stdout.strip() == "yes"
-
-        until(may, f"{self.name} may {right.verb} {right.subject}")
+    def await_right(self, admin: Admin, right: Right) -> None:
+        """Wait until the API server knows of a right that was given to this person."""
+        await_right(admin, right, self.name, *self.groups)
 
 
 def made(answer: CompletedProcess[str]) -> Document:
@@ -87,51 +80,59 @@ def made(answer: CompletedProcess[str]) -> Document:
     return found
 
 
-def give(cluster: Cluster, rights: Sequence[Right], subject: Mapping[str, str], *, label: str) -> None:
+def await_right(admin: Admin, right: Right, user: str, *groups: str) -> None:
+    """Wait until the API server knows of a right that was given: it follows RBAC a moment late."""
+    review = right.review(user, (*groups, "system:authenticated"))
+
+    def may() -> bool:
+        told = admin.create("/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
+        return bool(told["status"]["allowed"])
+
+    until(may, f"{user} may {right.verb} {right.resource} {right.name}")
+
+
+def give(admin: Admin, rights: Sequence[Right], subject: Mapping[str, str], *, label: str) -> None:
     """Give rights on our resources to a subject of RBAC, by a role `<label>-<number>` for each.
 
     `subject` is as a RoleBinding names it: kind, name, and for a ServiceAccount its namespace.
     """
-    documents: list[Document] = []
     group = {} if subject["kind"] == "ServiceAccount" else {"apiGroup": RBAC}
     for number, right in enumerate(rights):
         kind = "Role" if right.namespace else "ClusterRole"
-        place = {"namespace": right.namespace} if right.namespace else {}
-        metadata = {"name": f"{label}-{number}", "labels": {_GIVEN: "true"}, **place}
+        name = f"{label}-{number}"
         rule = {"apiGroups": [API_GROUP], "resources": [right.resource], "verbs": [right.verb]}
         names = {"resourceNames": [right.name]} if right.name else {}
-        documents += [
-            {
-                "apiVersion": f"{RBAC}/v1",
-                "kind": kind,
-                "metadata": metadata,
-                "rules": [{**rule, **names}],
-            },
-            {
-                "apiVersion": f"{RBAC}/v1",
-                "kind": f"{kind}Binding",
-                "metadata": metadata,
-                "roleRef": {"apiGroup": RBAC, "kind": kind, "name": metadata["name"]},
-                "subjects": [{**subject, **group}],
-            },
-        ]
-    if documents:
-        cluster.apply(documents)
-
-
-def take_back(cluster: Cluster) -> None:
-    """Take away every right that `give` gave in the whole cluster; those of a namespace go with it."""
-    cluster.kubectl("delete", "clusterroles,clusterrolebindings", "-l", _GIVEN)
-
-
-def bind(cluster: Cluster, namespace: str, role: str, person: Person) -> None:
-    """Bind a ClusterRole of the chart to a person, in one namespace."""
-    cluster.apply(
-        {
-            "apiVersion": f"{RBAC}/v1",
-            "kind": "RoleBinding",
-            "metadata": {"name": f"{role}-{person.name}", "namespace": namespace},
-            "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": role},
-            "subjects": [{"apiGroup": RBAC, "kind": "User", "name": person.name}],
+        role = {"kind": kind, "rules": [{**rule, **names}]}
+        binding = {
+            "kind": f"{kind}Binding",
+            "roleRef": {"apiGroup": RBAC, "kind": kind, "name": name},
+            "subjects": [{**subject, **group}],
         }
-    )
+        for body in (role, binding):
+            metadata = {"name": name, "labels": {_GIVEN: "true"}}
+            plural = f"{str(body['kind']).lower()}s"
+            known = {"apiVersion": f"{RBAC}/v1", "metadata": metadata, **body}
+            admin.apply(f"{_collection(plural, right.namespace)}/{name}", known)
+
+
+def take_back(admin: Admin) -> None:
+    """Take away every right that `give` gave in the whole cluster; those of a namespace go with it."""
+    for plural in ("clusterrolebindings", "clusterroles"):
+        admin.delete(f"{_collection(plural)}?labelSelector={_GIVEN}")
+
+
+def _collection(plural: str, namespace: str = "") -> str:
+    return f"/apis/{RBAC}/v1/{f'namespaces/{namespace}/' if namespace else ''}{plural}"
+
+
+def bind(admin: Admin, namespace: str, role: str, person: Person) -> None:
+    """Bind a ClusterRole of the chart to a person, in one namespace."""
+    name = f"{role}-{person.name}"
+    binding = {
+        "apiVersion": f"{RBAC}/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": name},
+        "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": role},
+        "subjects": [{"apiGroup": RBAC, "kind": "User", "name": person.name}],
+    }
+    admin.apply(f"{_collection('rolebindings', namespace)}/{name}", binding)

@@ -316,6 +316,8 @@ def test_applying_twice_changes_nothing(as_: As, cluster: Cluster, flags: tuple[
         _grant(f"twice-{way}", revoke={"reason": "r"}),
         _approval(f"twice-{way}"),
     ]
+    # An operator that has just started says of a pilot first that its stage has no keys yet.
+    cluster.kubectl("wait", "stagepolicy/sandbox", "--for=condition=Ready", "--timeout=30s")
     for document in documents:
         first = made(as_("argo", "apply", *flags, "-o", "json", "-f", "-", document=document))
         first = _settled(cluster, first)

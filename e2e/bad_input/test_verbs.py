@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from e2e import manifests
+from e2e import manifests, places
+from e2e.admin import Admin
 from e2e.bad_input.account import account
 from e2e.bad_input.test_bad_input import Kubectl
 from e2e.controlplane.cluster import Cluster
-from e2e.person import Person, Right, give, made, take_back
+from e2e.person import Person, Right, await_right, give, made, take_back
 
 TEAM = "verbs"
 ELSEWHERE = "verbs-elsewhere"
@@ -141,32 +142,32 @@ REVOKING = (
 
 
 @pytest.fixture(scope="module", autouse=True)
-def team(kubectl: Kubectl, cluster: Cluster, installed: object) -> Iterator[None]:
+def team(admin: Admin, cluster: Cluster, installed: object) -> Iterator[None]:
     """Two namespaces, in one of which the members of a group have plain rights."""
     del installed
     if not cluster.can_make_users:
         pytest.skip("nobody here signs certificates of users")
     for namespace in (TEAM, ELSEWHERE):
-        kubectl("create", "namespace", namespace)
+        admin.create(places.namespaces(), {"metadata": {"name": namespace}})
     plain = [
         right
         for resource in ("taskgrants", "approvals")
         for verb in ("create", "get", "update", "patch")
         for right in _here(verb, resource)
     ]
-    give(cluster, plain, {"kind": "Group", "name": MEMBERS}, label="plain")
+    give(admin, plain, {"kind": "Group", "name": MEMBERS}, label="plain")
     yield
-    take_back(cluster)
+    take_back(admin)
     for namespace in (TEAM, ELSEWHERE):
-        kubectl("delete", "namespace", namespace, "--wait=false")
+        admin.delete(places.namespaces(namespace))
 
 
-def _person(cluster: Cluster, name: str, *rights: Right) -> Person:
+def _person(cluster: Cluster, admin: Admin, name: str, *rights: Right) -> Person:
     """A member of the team who has `rights`, once the API server knows of them."""
     person = Person(cluster, TEAM, name, MEMBERS)
-    give(cluster, rights, {"kind": "User", "name": name}, label=name)
+    give(admin, rights, {"kind": "User", "name": name}, label=name)
     for right in (*rights, *_here("patch", "approvals")):
-        person.await_right(right)
+        person.await_right(admin, right)
     return person
 
 
@@ -194,9 +195,9 @@ def _approval(name: str, **spec: Any) -> Document:
 
 
 @pytest.mark.parametrize("case", _cases(ASKING))
-def test_a_grant_is_asked_for_with_the_verb_only(case: Case, cluster: Cluster) -> None:
+def test_a_grant_is_asked_for_with_the_verb_only(case: Case, cluster: Cluster, admin: Admin) -> None:
     """Who may write grants may not thereby ask for a pilot's access, nor past approvals."""
-    person = _person(cluster, f"asks-{_slug(case)}", *case.rights)
+    person = _person(cluster, admin, f"asks-{_slug(case)}", *case.rights)
     grant = manifests.grant(person.name, "triage", requested_by=person.name, **case.spec)
     answer = person.create(grant)
     if case.says:
@@ -207,9 +208,9 @@ def test_a_grant_is_asked_for_with_the_verb_only(case: Case, cluster: Cluster) -
 
 
 @pytest.mark.parametrize("case", _cases(APPROVING))
-def test_an_approval_is_given_with_the_verb_only(case: Case, cluster: Cluster) -> None:
+def test_an_approval_is_given_with_the_verb_only(case: Case, cluster: Cluster, admin: Admin) -> None:
     """Who may write approvals may not thereby approve, nor deny."""
-    person = _person(cluster, f"approves-{_slug(case)}", *case.rights)
+    person = _person(cluster, admin, f"approves-{_slug(case)}", *case.rights)
     answer = person.create(_approval(person.name, approver=person.name, **case.spec))
     if case.says:
         assert answer.returncode != 0
@@ -219,11 +220,11 @@ def test_an_approval_is_given_with_the_verb_only(case: Case, cluster: Cluster) -
 
 
 @pytest.mark.parametrize("case", _cases(REVOKING))
-def test_anothers_grant_is_revoked_with_the_verb_only(case: Case, cluster: Cluster) -> None:
+def test_anothers_grant_is_revoked_with_the_verb_only(case: Case, cluster: Cluster, admin: Admin) -> None:
     """Who may update grants may not thereby revoke one that somebody else asked for."""
-    rita = _person(cluster, "rita", *ANY_REQUEST)
+    rita = _person(cluster, admin, "rita", *ANY_REQUEST)
     made(rita.create(manifests.grant(case.name, "triage", requested_by="rita")))
-    person = _person(cluster, f"revokes-{case.name}", *case.rights)
+    person = _person(cluster, admin, f"revokes-{case.name}", *case.rights)
     revoke = {"spec": {"revoke": {"reason": "r", "by": person.name}}}
     answer = person.patch("taskgrant", case.name, revoke)
     if case.says:
@@ -235,13 +236,13 @@ def test_anothers_grant_is_revoked_with_the_verb_only(case: Case, cluster: Clust
 
 
 @pytest.mark.parametrize("case", _cases(REVOKING))
-def test_anothers_grant_is_completed_with_the_verb_only(case: Case, cluster: Cluster) -> None:
+def test_anothers_grant_is_completed_with_the_verb_only(case: Case, cluster: Cluster, admin: Admin) -> None:
     """Who may update grants may not thereby end a task that somebody else asked for."""
     name = f"complete-{case.name}"
-    rita = _person(cluster, "rita", *ANY_REQUEST)
+    rita = _person(cluster, admin, "rita", *ANY_REQUEST)
     made(rita.create(manifests.grant(name, "triage", requested_by="rita")))
     rights = [replace(right, name=right.name and f"complete-{right.name}") for right in case.rights]
-    person = _person(cluster, f"completes-{case.name}", *rights)
+    person = _person(cluster, admin, f"completes-{case.name}", *rights)
     answer = person.patch("taskgrant", name, {"spec": {"completed": True}})
     if case.says:
         assert answer.returncode != 0
@@ -255,9 +256,11 @@ def test_anothers_grant_is_completed_with_the_verb_only(case: Case, cluster: Clu
         assert made(answer)["spec"]["completed"] is True
 
 
-def test_requester_and_workload_complete_without_the_verb(cluster: Cluster, kubectl: Kubectl) -> None:
+def test_requester_and_workload_complete_without_the_verb(
+    cluster: Cluster, kubectl: Kubectl, admin: Admin
+) -> None:
     """The task is theirs; another account of the namespace is nobody in particular."""
-    rita = _person(cluster, "rita", *ANY_REQUEST)
+    rita = _person(cluster, admin, "rita", *ANY_REQUEST)
     done = {"spec": {"completed": True}}
     made(rita.create(manifests.grant("own-done", "triage", requested_by="rita")))
     assert made(rita.patch("taskgrant", "own-done", done))["spec"]["completed"] is True
@@ -265,14 +268,13 @@ def test_requester_and_workload_complete_without_the_verb(cluster: Cluster, kube
     assert label["spec"]["completed"] is True
     made(rita.create(manifests.grant("born-done", "triage", requested_by="rita", completed=True)))
     made(rita.create(manifests.grant("workload-done", "triage", requested_by="rita")))
-    given = Person(cluster, TEAM, "ada@example.org", "system:masters")
     answers = {}
     for name in ("pilot-workload-other", "pilot-workload-triage"):
         kubectl("-n", TEAM, "create", "serviceaccount", name)
         subject = {"kind": "ServiceAccount", "name": name, "namespace": TEAM}
         right = Right("patch", "taskgrants", "workload-done", TEAM)
-        give(cluster, [right], subject, label=name)
-        given.await_right(right, "--as", f"system:serviceaccount:{TEAM}:{name}")
+        give(admin, [right], subject, label=name)
+        await_right(admin, right, f"system:serviceaccount:{TEAM}:{name}")
         workload = account(cluster, kubectl("-n", TEAM, "create", "token", name).stdout.strip())
         merge = "application/merge-patch+json"
         answers[name] = workload.ask("PATCH", f"{GRANTS}/workload-done", done, merge)
@@ -281,9 +283,9 @@ def test_requester_and_workload_complete_without_the_verb(cluster: Cluster, kube
     assert answers["pilot-workload-triage"].body["spec"]["completed"] is True
 
 
-def test_the_requester_revokes_without_the_verb(cluster: Cluster) -> None:
+def test_the_requester_revokes_without_the_verb(cluster: Cluster, admin: Admin) -> None:
     """What one asked for oneself one may end; a grant may even be born revoked."""
-    rita = _person(cluster, "rita", *ANY_REQUEST)
+    rita = _person(cluster, admin, "rita", *ANY_REQUEST)
     revoke = {"reason": "r", "by": "rita"}
     made(rita.create(manifests.grant("own", "triage", requested_by="rita")))
     assert made(rita.patch("taskgrant", "own", {"spec": {"revoke": revoke}}))["spec"]["revoke"] == revoke
@@ -291,18 +293,20 @@ def test_the_requester_revokes_without_the_verb(cluster: Cluster) -> None:
     assert made(born)["spec"]["revoke"]["by"] == "rita"
 
 
-def test_nobody_becomes_the_requester_afterwards(cluster: Cluster) -> None:
+def test_nobody_becomes_the_requester_afterwards(cluster: Cluster, admin: Admin) -> None:
     """Taking the grant over, in the same write as revoking it, is no way around the verb."""
-    rita = _person(cluster, "rita", *ANY_REQUEST)
+    rita = _person(cluster, admin, "rita", *ANY_REQUEST)
     made(rita.create(manifests.grant("taken-over", "triage", requested_by="rita")))
-    thief = _person(cluster, "thief")
+    thief = _person(cluster, admin, "thief")
     spec = {"requestedBy": "thief", "revoke": {"reason": "r", "by": "thief"}}
     answer = thief.patch("taskgrant", "taken-over", {"spec": spec})
     assert answer.returncode != 0
     assert "requestedBy cannot change" in answer.stderr
 
 
-def test_a_service_account_neither_approves_nor_asks_from_afar(kubectl: Kubectl, cluster: Cluster) -> None:
+def test_a_service_account_neither_approves_nor_asks_from_afar(
+    kubectl: Kubectl, cluster: Cluster, admin: Admin
+) -> None:
     """With its own token and with every verb: no robot's word counts, none asks for others' pilots."""
     for namespace in (TEAM, ELSEWHERE):
         kubectl("-n", namespace, "create", "serviceaccount", "robot")
@@ -313,15 +317,14 @@ def test_a_service_account_neither_approves_nor_asks_from_afar(kubectl: Kubectl,
             *_here("approve", "taskgrants"),
             *ANY_REQUEST,
         )
-        give(cluster, rights, subject, label=f"robot-{namespace}")
-    given = Person(cluster, TEAM, "ada@example.org", "system:masters")
+        give(admin, rights, subject, label=f"robot-{namespace}")
     answers = {}
     for namespace in (TEAM, ELSEWHERE):
         name = f"system:serviceaccount:{namespace}:robot"
         token = kubectl("-n", namespace, "create", "token", "robot").stdout.strip()
         robot = account(cluster, token)
         # The last right that was given; the API server takes them in order.
-        given.await_right(ANY_REQUEST[0], "--as", name)
+        await_right(admin, ANY_REQUEST[0], name)
         refused = robot.ask("POST", APPROVALS, _approval(f"robot-{namespace}", approver=name))
         assert refused.code == 403
         assert "approve as a person, since no ServiceAccount's word counts" in refused.message

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
+from e2e.admin import Admin
 from e2e.bench.client import GRANTS, Arrivals, Client, person
 from e2e.bench.measure import milliseconds
 from e2e.bench.results import Results, say
@@ -30,8 +31,9 @@ async def approvals(
     """
     say(f"approvals: {APPROVED} grants that each need one, one after another")
     approver = Person(cluster, NAMESPACE, "apra@example.org")
-    bind(cluster, NAMESPACE, "pilot-identity-approver", approver)
-    approver.await_right(Right("approve", "taskgrants", namespace=NAMESPACE))
+    with closing(Admin(cluster)) as admin:
+        bind(admin, NAMESPACE, "pilot-identity-approver", approver)
+        approver.await_right(admin, Right("approve", "taskgrants", namespace=NAMESPACE))
     asked_to_waiting, word_to_secret = [], []
     async with person(cluster, approver.name) as other:
         with _one_approval(cluster):

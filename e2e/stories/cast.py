@@ -39,9 +39,11 @@ class Cast:
         """Someone in these roles in the story's namespace."""
         person = Person(self.cluster, self.play.namespace, f"{name}@example.org", *groups)
         for role in roles:
-            bind(self.cluster, self.play.namespace, role, person)
+            bind(self.play.admin, self.play.namespace, role, person)
             right = PROVES[role]
-            person.await_right(Right(right.verb, right.resource, namespace=self.play.namespace))
+            person.await_right(
+                self.play.admin, Right(right.verb, right.resource, namespace=self.play.namespace)
+            )
         return person
 
     def ask(self, person: Person, name: str, pilot: str, **spec: Any) -> Document:

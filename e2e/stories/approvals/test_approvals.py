@@ -37,7 +37,7 @@ def cast(play: Play, cluster: Cluster) -> Iterator[Cast]:
     with policy(play.admin, play, approvals=ONE):
         play.ready_pilot("triage")
         yield Cast(play, cluster)
-    take_back(cluster)
+    take_back(play.admin)
 
 
 def waits(play: Play, name: str) -> None:
@@ -114,7 +114,7 @@ def test_no_service_account_approves(play: Play, cluster: Cluster, cast: Cast) -
         Right("approve", "taskgrants", namespace=play.namespace),
         Right("create", "approvals", namespace=play.namespace),
     ]
-    give(cluster, rights, subject, label="robot")
+    give(play.admin, rights, subject, label="robot")
     robot = f"system:serviceaccount:{play.namespace}:robot"
 
     def refused() -> str:

@@ -40,7 +40,7 @@ def alice(cluster: Cluster, cast: Cast) -> Terminal:
 @pytest.fixture
 def tom(cluster: Cluster, cast: Cast) -> Terminal:
     """Owns the pilot, and reads what is no secret in its namespace, such as the bundle."""
-    bind(cluster, cast.play.namespace, "view", cast.enter("tom"))
+    bind(cast.play.admin, cast.play.namespace, "view", cast.enter("tom"))
     return Terminal(cluster, cast.enter("tom", OWNER))
 
 

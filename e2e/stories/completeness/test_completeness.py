@@ -291,7 +291,7 @@ def viewer(cluster: Cluster, play: Play, tmp_path: Path) -> Iterator[Auditor]:
         (play.namespace, "view"),
         (play.namespace, "pilot-identity-viewer"),
     ):
-        bind(cluster, place, role, person)
+        bind(play.admin, place, role, person)
     yield Auditor(cluster, cluster.user(person.name), tmp_path)
     cluster.kubectl("-n", NAMESPACE, "delete", "rolebinding", f"view-{person.name}")
 

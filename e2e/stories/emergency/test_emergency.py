@@ -27,7 +27,7 @@ def cast(play: Play, cluster: Cluster) -> Iterator[Cast]:
     with policy(play.admin, play, **STRICT):
         play.ready_pilot("triage")
         yield Cast(play, cluster)
-    take_back(cluster)
+    take_back(play.admin)
 
 
 def review(cast: Cast, person: Person, name: str, **spec: Any) -> Document:

@@ -39,7 +39,7 @@ def cast(play: Play, cluster: Cluster) -> Iterator[Cast]:
         pytest.skip("nobody here signs certificates of users")
     with policy(play.admin, play, rules=[RULE]):
         yield Cast(play, cluster)
-    take_back(cluster)
+    take_back(play.admin)
 
 
 def ahead(**span: float) -> str:

@@ -322,8 +322,8 @@ def test_access_is_handed_out_only_by_whom_could_bind_it(play: Play, cluster: Cl
     """Who may declare pilots in one namespace cannot have the operator bind a role for them in another."""
     author = Person(cluster, play.namespace, "ann@example.org")
     create = Right("create", "pilotidentities", namespace=play.namespace)
-    give(cluster, [create], {"kind": "User", "name": author.name}, label="author")
-    author.await_right(create)
+    give(play.admin, [create], {"kind": "User", "name": author.name}, label="author")
+    author.await_right(play.admin, create)
     refused = author.create(manifests.pilot("abroad", access=[kubernetes(namespace=roles.NAMESPACE)]))
     assert f"you may not create RoleBindings in namespace {roles.NAMESPACE}" in refused.stderr
     refused = author.create(manifests.pilot("here", access=[kubernetes()]))

@@ -41,7 +41,7 @@ def alice(cluster: Cluster, cast: Cast) -> Terminal:
 @pytest.fixture
 def tom(cluster: Cluster, cast: Cast) -> Terminal:
     """Owns the pilot, and responds; he reads no audit log."""
-    bind(cluster, cast.play.namespace, "view", cast.enter("tom"))
+    bind(cast.play.admin, cast.play.namespace, "view", cast.enter("tom"))
     return Terminal(cluster, cast.enter("tom", OWNER))
 
 

@@ -30,7 +30,7 @@ def cast(play: Play, cluster: Cluster) -> Iterator[Cast]:
             yield Cast(play, cluster)
         finally:
             change(play.admin, play, review=None)
-    take_back(cluster)
+    take_back(play.admin)
 
 
 def overdue(play: Play) -> Document:
@@ -119,12 +119,12 @@ def test_without_the_verb_nobody_reviews(play: Play, cast: Cast) -> None:
     alice = cast.enter("alice", REQUESTER)
     pilot = play.ready_pilot("triage")
     give(
-        cast.cluster,
+        play.admin,
         [Right("create", "approvals", namespace=play.namespace)],
         {"kind": "User", "name": alice.name},
         label="writes-approvals",
     )
-    alice.await_right(Right("create", "approvals", namespace=play.namespace))
+    alice.await_right(play.admin, Right("create", "approvals", namespace=play.namespace))
     refused = Terminal(cast.cluster, alice).run("review", "triage", "--reason", "fine", "--yes")
     assert refused.code == 1
     assert "you may not approve pilotidentities/triage" in refused.err
