@@ -27,7 +27,7 @@ def read_x509_svid(credential: Credential, bundle_pem: str) -> str:
     """Return the SPIFFE ID that py-spiffe reads; the leaf is the bundle's CA's, by its signature."""
     svid = X509Svid.parse(credential.files["tls.crt"], credential.files["tls.key"])
     bundle = X509Bundle.parse(svid.spiffe_id.trust_domain, bundle_pem.encode())
-    (authority,) = bundle.x509_authorities
+    (authority,) = (one for one in bundle.x509_authorities if one.subject == svid.leaf.issuer)
     svid.leaf.verify_directly_issued_by(authority)
     return str(svid.spiffe_id)
 

@@ -44,7 +44,7 @@ operator's namespace. Its position in the log is its index; Events and statuses 
 An entry with a `decision` says what its checks looked at in `observation`, so that it can be made again
 ([replay](../how-to/replay.md)). What is larger than 16 KiB is there by `sha256` and `bytes`.
 
-Key rotation and drills are not in this version, so no entry tells of one.
+Drills are not in this version, so no entry tells of one.
 """
 
 

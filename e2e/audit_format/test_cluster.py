@@ -21,6 +21,7 @@ from e2e.audit_format.logs import Writer
 from e2e.controlplane.cluster import Cluster
 from pilot_identity.core.audit.compacted import Compacted, compact
 from pilot_identity.core.audit.groups import Group
+from pilot_identity.core.audit.recollection import ANNOTATION, annotated
 from pilot_identity.core.resources.metadata import GROUP
 
 SECONDS = 30.0
@@ -58,7 +59,12 @@ class Stored:
         entries = [entry for group in self.groups for entry in group.entries][first : first + 256]
         bundle = compact(first, edge, entries, self.writer.signer)
         for name, data, binary in bundle.config_maps():
-            metadata = {"name": str(name), "namespace": self.namespace, "labels": {f"{GROUP}/audit": "tile"}}
+            metadata = {
+                "name": str(name),
+                "namespace": self.namespace,
+                "labels": {f"{GROUP}/audit": "tile"},
+                "annotations": annotated(first, entries, self.writer.signer),
+            }
             body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "immutable": True}
             self.admin.create(self.path, {**body, "data": dict(data), "binaryData": dict(binary)})
         return bundle
@@ -177,6 +183,21 @@ def test_a_compacted_log_is_the_same_log(store: Store, audit: Audit) -> None:
     done = audit("verify", *stored.where)
     assert done.returncode == 0, done.stderr
     assert "begins with the 600 entries whose head was seen before" in done.stdout
+
+
+def test_metadata_of_what_is_immutable_can_be_changed_and_that_is_found(store: Store, audit: Audit) -> None:
+    """What a start believes is an annotation, what is listed has a label: an admin can change both."""
+    stored = store(300, of=50)
+    stored.write(*stored.groups)
+    stored.compact(0, ())
+    newest = stored.groups[-1].name
+    stored.admin.patch(f"{stored.path}/{newest}", {"metadata": {"labels": {f"{GROUP}/audit": None}}})
+    assert found(audit("verify", *stored.where, "-o", "json")) == [("unlisted", newest)]
+    stored.admin.patch(f"{stored.path}/{newest}", {"metadata": {"labels": {f"{GROUP}/audit": "group"}}})
+    assert audit("verify", *stored.where).returncode == 0
+    tile = "audit-tile-0000000000000000"
+    stored.admin.patch(f"{stored.path}/{tile}", {"metadata": {"annotations": {ANNOTATION: "forged"}}})
+    assert found(audit("verify", *stored.where, "-o", "json")) == [("recollection-replaced", tile)]
 
 
 class Tail:

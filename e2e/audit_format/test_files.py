@@ -25,10 +25,11 @@ from pilot_identity.cli.audit.exporting import Export
 from pilot_identity.core.audit.checkpoint import Checkpoint
 from pilot_identity.core.audit.cosignature import Cosigner
 from pilot_identity.core.audit.groups import Group
+from pilot_identity.core.audit.parts import Part, Segment
 from pilot_identity.core.audit.proofs import Tree
 from pilot_identity.core.audit.receipt import Receipt
 from pilot_identity.core.audit.tiles import ENTRIES, Tile
-from pilot_identity.core.audit.verify import Part, Segment, verify
+from pilot_identity.core.audit.verify import verify
 from pilot_identity.core.audit.witnessed import Word, combined, hear
 
 SIZE = 100_000

@@ -862,10 +862,9 @@ def test_keys_and_audit_groups_are_made_once(operator_account: Account) -> None:
     assert ask("POST", f"{HOME_SECRETS}?dryRun=All", audit_key).code in {201, 409}
     assert ask("POST", f"{HOME_CONFIGMAPS}?dryRun=All", group).code == 201
     assert ask("POST", HOME_SECRETS, keys).code in {201, 409}
-    assert (
-        "makes stage keys and the audit key once"
-        in ask("DELETE", f"{HOME_SECRETS}/stage-keys-attacked").message
-    )
+    released = f"{HOME_SECRETS}/sh.helm.release.v1.pilot-identity.v1"
+    assert "deletes only stage keys" in ask("DELETE", f"{released}?dryRun=All").message
+    assert ask("DELETE", f"{HOME_SECRETS}/stage-keys-attacked?dryRun=All").code == 200, "they are rotated"
     assert (
         "makes stage keys and the audit key once"
         in ask("PUT", f"{HOME_SECRETS}/stage-keys-attacked", keys).message

@@ -24,11 +24,11 @@ from e2e.bench.results import Results, many, say
 from e2e.controlplane.cluster import Cluster
 from e2e.installation import NAMESPACE, ROOT, Installation
 from pilot_identity.adapters.audit_log import ConfigMapLog
-from pilot_identity.adapters.clock import utc_now
 from pilot_identity.adapters.keys import log_signer
 from pilot_identity.adapters.kubernetes import paths
 from pilot_identity.adapters.kubernetes.api import Api
 from pilot_identity.adapters.kubernetes.login import Login
+from pilot_identity.clocks import utc_now
 from pilot_identity.core.audit.chain import GRACE_SECONDS
 from pilot_identity.core.audit.checkpoint import LogSigner
 from pilot_identity.core.audit.entries import Entry, EntryType, encode_entry

@@ -32,9 +32,10 @@ from pilot_identity.core.decisions.plan import (
     MakeServiceAccount,
     Notice,
     Owner,
+    RetireKeys,
     TokenRefused,
 )
-from pilot_identity.core.decisions.stages import KeyFacts
+from pilot_identity.core.decisions.stage_keys import OLDEST, Generation, KeyFacts
 from pilot_identity.core.decisions.witnessed import WitnessStanding
 from pilot_identity.core.resources import Resource
 from pilot_identity.core.resources.metadata import Key
@@ -213,16 +214,24 @@ class Cluster(Protocol):
 class Issuer(Protocol):
     """Holds the stages' keys and signs with them. Keys never leave it but into a Secret."""
 
-    async def facts(self, stage: str) -> KeyFacts | None:
-        """What is public of a stage's keys; `None` where it has none yet."""
+    async def facts(self, stage: str, generation: int = OLDEST) -> KeyFacts | None:
+        """What is public of a stage's keys, where a generation signs; `None` where that does not stand."""
+        ...
+
+    async def generations(self, stage: str) -> tuple[Generation, ...]:
+        """Every generation that is stored now, oldest first; bundle and signing go by it from then on."""
         ...
 
     def draw_keys(self, order: KeyOrder) -> Mapping[str, str]:
-        """Make a stage's keys in memory; returns their public fingerprints."""
+        """Make a generation of a stage's keys in memory; returns their public fingerprints."""
         ...
 
     async def store_keys(self, order: KeyOrder) -> None:
         """Store the keys that were drawn; keys that another process stored first win."""
+        ...
+
+    async def delete_keys(self, retired: RetireKeys) -> None:
+        """Delete a generation, private keys and all; one that is gone is gone."""
         ...
 
     def sign(self, order: CredentialOrder) -> SignedCredential:
@@ -230,7 +239,7 @@ class Issuer(Protocol):
         ...
 
     def bundle(self, stage: str) -> Mapping[str, str]:
-        """The stage's trust bundle, by file name."""
+        """The stage's trust bundle, of every generation that stands, by file name."""
         ...
 
     def revocation_lists(self, order: RevocationOrder) -> Mapping[str, str]:
@@ -245,6 +254,7 @@ class RevocationOrder:
     Attributes:
         number: larger than that of any list of the stage before.
         next_update: by when there is a newer one.
+        generation: of the stage's keys, to sign the list of token ids with.
     """
 
     stage: str
@@ -253,6 +263,7 @@ class RevocationOrder:
     number: int
     this_update: dt.datetime
     next_update: dt.datetime
+    generation: int = OLDEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +279,10 @@ class Revocations(Protocol):
 
     def revoke(self, revoked: Revoked) -> None:
         """Put it on its stage's lists, which are published soon. Waits for nothing and never fails."""
+        ...
+
+    def behind(self, stage: str, keys: KeyFacts) -> frozenset[str]:
+        """The namespaces whose lists are not signed with these keys; they will be, soon."""
         ...
 
     async def published(self, revoked: Revoked) -> Publication:
@@ -297,6 +312,14 @@ class AuditLog(Protocol):
         Args:
             subject_uid: the subject.
             beyond: the number of the last credential that its status knows; up to it all is forgotten.
+        """
+        ...
+
+    async def recorded(self, subject_uid: str, step: str) -> tuple[int, RecordedEntry] | None:
+        """The entry of a step of a subject that exists, if the log has it: its id is `<uid>/<step>`.
+
+        Raises:
+            Unavailable: it is in the log, and cannot be read now.
         """
         ...
 
@@ -346,7 +369,7 @@ class Surroundings(Protocol):
         ...
 
     async def bindings(self) -> Sequence[LiveBinding]:
-        """Every RoleBinding of the watched namespaces that only the operator makes."""
+        """Every RoleBinding of the watched namespaces that only the operator makes, or of all accounts."""
         ...
 
 

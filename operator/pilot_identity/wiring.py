@@ -23,7 +23,7 @@ from pilot_identity import __version__
 from pilot_identity.adapters.audit_archiving import Archiver, Archiving
 from pilot_identity.adapters.audit_entries import ConfigMapEntries
 from pilot_identity.adapters.audit_log import ConfigMapLog
-from pilot_identity.adapters.clock import utc_now
+from pilot_identity.adapters.audit_strays import Strays
 from pilot_identity.adapters.issuer import ISSUERS
 from pilot_identity.adapters.keys import KeySecrets, log_signer
 from pilot_identity.adapters.kubernetes.access import Endpoint
@@ -35,6 +35,7 @@ from pilot_identity.adapters.kubernetes.recorder import EventRecorder
 from pilot_identity.adapters.kubernetes.surroundings import KubernetesSurroundings
 from pilot_identity.adapters.revocations import ConfigMapRevocations
 from pilot_identity.adapters.witnesses import Address, Witnesses
+from pilot_identity.clocks import utc_now
 from pilot_identity.control.apply import Applier
 from pilot_identity.control.completeness import EVERY_SECONDS, Completeness
 from pilot_identity.control.deadlines import Deadlines
@@ -155,9 +156,12 @@ class Operator:
         # The log's signer is needed only by the leader, but that it can be had is known at once.
         signer = await log_signer(self.api, self.options.operator_namespace, secrets.token_hex(8))
         issuer = ISSUERS[self.options.issuer](KeySecrets(self.api, self.options.operator_namespace), utc_now)
-        revocations = ConfigMapRevocations(self.api, issuer, utc_now, self.options.namespaces)
+        revocations = ConfigMapRevocations(
+            self.api, issuer, utc_now, self.options.namespaces, signing=self.store.signing
+        )
         growth = Growth() if self.options.witnesses else None
         archiving = self.options.archiving
+        recorder = EventRecorder(self.api, utc_now, self.options.identity)
         audit_log = ConfigMapLog(
             self.api,
             self.options.operator_namespace,
@@ -165,7 +169,9 @@ class Operator:
             on_read=revocations.remember,
             growth=growth,
             archive=archiving.archive if archiving is not None else None,
+            recorder=recorder,
         )
+        strays = Strays(audit_log, self.options.operator_namespace, recorder, utc_now)
         archiver = self._archiver(audit_log, signer)
         witnesses = Witnesses(
             self.api,
@@ -175,7 +181,6 @@ class Operator:
             self.options.witnesses,
             utc_now,
         )
-        recorder = EventRecorder(self.api, utc_now, self.options.identity)
         queue = WorkQueue()
         deadlines = Deadlines(utc_now, lambda key: reconciler.mark([key]))
         cluster = KubernetesCluster(self.api, self.options.namespaces, self._endpoint())
@@ -183,13 +188,13 @@ class Operator:
             self.store,
             queue,
             deadlines,
-            Gatherer(self.store, cluster, issuer, audit_log),
+            Gatherer(self.store, cluster, issuer, audit_log, revocations),
             Applier(self.store, cluster, issuer, audit_log, recorder, revocations, utc_now),
             utc_now,
         )
         sweeper = Sweeper(self.store, cluster, reconciler, audit_log)
         receiver = secrets.token_hex(4)
-        sightings = Sightings(self.store, cluster, audit_log, utc_now, receiver, reconciler.mark)
+        sightings = Sightings(self.store, cluster, audit_log, utc_now, receiver, reconciler.mark, recorder)
         intake = Intake(self.store, reconciler, sweeper, sightings=sightings)
         teller = Teller(self.store, cluster, recorder, reconciler.mark)
         witnessed = Witnessed(witnesses, teller, utc_now)
@@ -229,6 +234,18 @@ class Operator:
                 "pilot_identity_log_compacted_entries": (
                     "Entries of the audit log that are in bundles.",
                     lambda: float(audit_log.sealed),
+                ),
+                "pilot_identity_log_halted": (
+                    "1 where the stored audit log is not what was committed, so that nothing is issued.",
+                    lambda: float(audit_log.blockage.is_there),
+                ),
+                "pilot_identity_log_strays": (
+                    "Groups that are stored and were not found in the audit log.",
+                    lambda: float(len(strays)),
+                ),
+                "pilot_identity_log_strays_removed_total": (
+                    "Those of them that were removed, after an entry said so.",
+                    lambda: float(strays.removed),
                 ),
                 "pilot_identity_log_compaction_blocked": (
                     "1 where the audit log cannot be compacted; its own log says why.",
@@ -290,6 +307,18 @@ class Operator:
                     "Those of them by accounts of no known grant.",
                     lambda: float(sightings.figures.unmatched),
                 ),
+                "pilot_identity_requests_impersonated_total": (
+                    "Requests that others made as grants' accounts, by impersonation.",
+                    lambda: float(sightings.figures.impersonated),
+                ),
+                "pilot_identity_requests_unknown_token_total": (
+                    "Requests by grants' accounts with tokens that are not known to be the grant's.",
+                    lambda: float(sightings.figures.unknown_tokens),
+                ),
+                "pilot_identity_requests_allowed_late_total": (
+                    "Requests that were still allowed more than 15 s after a grant's access was withdrawn.",
+                    lambda: float(sightings.figures.allowed_late),
+                ),
                 "pilot_identity_activities_total": (
                     "Activities that agents and tools reported.",
                     lambda: float(sightings.figures.activities),
@@ -327,6 +356,7 @@ class Operator:
                 sightings,
                 witnesses,
                 archiver,
+                strays,
                 completeness,
                 witnessed,
                 tenure,
@@ -345,7 +375,10 @@ class Operator:
             await asyncio.gather(leading, return_exceptions=True)
             await elector.release()
 
-        async with probes.serve(self.options.http_port, is_ready=self.ready.is_set, metrics=metrics) as port:
+        def is_ready() -> bool:
+            return self.ready.is_set() and not audit_log.blockage.is_there
+
+        async with probes.serve(self.options.http_port, is_ready=is_ready, metrics=metrics) as port:
             log.info("serves probes and metrics on port %d", port)
             async with inbound.serve(self.options.inbound, sightings, activities, utc_now, duty.is_working):
                 try:
@@ -362,7 +395,7 @@ class Operator:
             self.api,
             self.options.operator_namespace,
             self.options.archiving,
-            verifier=signer.verifier(),
+            signer=signer,
             remembered=audit_log.remembered,
             clock=utc_now,
         )
@@ -414,6 +447,7 @@ class Operator:
         sightings: Sightings,
         witnesses: Witnesses,
         archiver: Archiver | None,
+        strays: Strays,
         completeness: Completeness,
         witnessed: Witnessed,
         tenure: Tenure,
@@ -448,6 +482,7 @@ class Operator:
                 tasks.create_task(sightings.run(), name="sightings")
                 if archiver is not None:  # after the sweep: it keeps what is remembered of objects that exist
                     tasks.create_task(archiver.run(), name="archiving")
+                tasks.create_task(strays.run(), name="strays")
                 tasks.create_task(completeness.run(), name="completeness")
                 tasks.create_task(witnessed.run(), name="how it stands with the witnesses")
                 for number in range(WORKERS):

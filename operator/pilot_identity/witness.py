@@ -15,11 +15,11 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from pilot_identity.adapters.clock import utc_now
 from pilot_identity.adapters.kubernetes.api import Api
 from pilot_identity.adapters.kubernetes.login import find_login
 from pilot_identity.adapters.witness_key import from_file, from_secret
 from pilot_identity.adapters.witness_state import FileState
+from pilot_identity.clocks import utc_now
 from pilot_identity.core.audit.checkpoint import LogVerifier
 from pilot_identity.core.audit.cosignature import Cosigner
 from pilot_identity.core.resources.metadata import GROUP

@@ -156,7 +156,7 @@ async def test_a_server_that_is_not_there_is_unavailable(stand: Stand) -> None:
 
 
 async def test_each_verb_says_what_it_means(stand: Stand) -> None:
-    """Method, query, content type and body."""
+    """Method, query, content type and body; what is written the server gives up when we do."""
     api, body = stand.api, {"a": 1}
     assert await api.create("/x", body) == {"sent": body}
     assert await api.replace("/x/1", body) == {"sent": body}
@@ -166,12 +166,12 @@ async def test_each_verb_says_what_it_means(stand: Stand) -> None:
     assert await api.delete("/x/1", uid="u") == {"sent": {"preconditions": {"uid": "u"}}}
     json_type = "application/json"
     assert [request[:3] for request in stand.requests] == [
-        ("POST", "/x", json_type),
-        ("PUT", "/x/1", json_type),
-        ("PUT", "/x/1?dryRun=All", json_type),
-        ("PATCH", "/x/1", MERGE_PATCH),
-        ("DELETE", "/x/1", json_type),
-        ("DELETE", "/x/1", json_type),
+        ("POST", "/x?timeout=10s", json_type),
+        ("PUT", "/x/1?timeout=10s", json_type),
+        ("PUT", "/x/1?dryRun=All&timeout=10s", json_type),
+        ("PATCH", "/x/1?timeout=10s", MERGE_PATCH),
+        ("DELETE", "/x/1?timeout=10s", json_type),
+        ("DELETE", "/x/1?timeout=10s", json_type),
     ]
 
 

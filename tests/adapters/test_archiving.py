@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import copy
 import datetime as dt
+import gzip
 import logging
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,7 +18,9 @@ from pilot_identity.adapters.audit_archiving import Archiver, Archiving
 from pilot_identity.adapters.audit_log import ConfigMapLog
 from pilot_identity.core.audit.chain import GRACE_SECONDS
 from pilot_identity.core.audit.checkpoint import CheckpointError
+from pilot_identity.core.audit.findings import Flaw
 from pilot_identity.core.audit.groups import BrokenLogError
+from pilot_identity.core.audit.reader import ConfigMapLog as StoredLog
 from pilot_identity.core.audit.tiles import WIDTH
 from pilot_identity.core.audit.verify import verify
 from pilot_identity.ports import NameTaken, Unavailable
@@ -71,7 +75,7 @@ async def test_young_bundles_stay(world: World) -> None:
         FakeApi(world.server),
         HOME,
         Archiving(DirectoryArchive(world.volume), 3 * OLD),
-        verifier=SIGNER.verifier(),
+        signer=SIGNER,
         remembered=log.remembered,
         clock=world.clock,
     )
@@ -180,6 +184,81 @@ async def test_archived_revocations_are_told_on_start_until_they_lapse(
     ] * is_told
 
 
+REVOKED = {
+    "stage": "sandbox",
+    "namespace": "team-a",
+    "at": "2026-01-01T00:00:00Z",
+    "certificates": [{"serial": "ab", "notAfter": "2099-01-01T00:00:00Z"}],
+}
+
+
+def forget(record: Object) -> None:
+    """Take all rows out of what is kept."""
+    record["binaryData"]["kept.gz"] = base64.b64encode(gzip.compress(b"[]")).decode()
+
+
+def cut(record: Object) -> None:
+    """Leave nothing that can be read."""
+    record["binaryData"]["kept.gz"] = "AAAA"
+
+
+def unseal(record: Object) -> None:
+    """As another version wrote it."""
+    del record["data"]["seal"]
+
+
+@pytest.mark.parametrize("tamper", [forget, cut, unseal])
+async def test_what_is_kept_and_not_sealed_is_read_from_the_archive(
+    tamper: Callable[[Object], None], world: World
+) -> None:
+    """A start forgets no revocation and no step, and the next record is whole; with no archive it fails."""
+    await world.fill(entry(0, subject="living", revoked=REVOKED))
+    log = world.log()
+    await log.open()
+    await archive_all(world.archiver(log))
+    record = next(body for body in world.server.objects.values() if "archived" in body["metadata"]["name"])
+    tamper(record)
+    source = StoredLog(lambda: world.server.all("configmaps"))
+    report, _ = verify(source, SIGNER.verifier())
+    assert [finding.flaw for finding in report.findings] == [Flaw.RECOLLECTION_REPLACED]
+    world.told.clear()
+    again = world.log()
+    async with running(again):
+        assert [one.data["revoked"] for one in world.told if "revoked" in one.data] == [REVOKED]
+        assert await again.commit([entry(0, subject="living", revoked=REVOKED)]) == 0
+        for _ in range(2 * WIDTH // 64):
+            await again.commit([entry(again.size + number) for number in range(64)])
+        await asyncio.sleep(GRACE_SECONDS + 1)
+        while await again.compaction.compact_next():
+            pass
+        await asyncio.sleep(OLD.total_seconds())
+        await archive_all(world.archiver(again))
+    assert world.read(with_archive=True)[0].is_whole
+    world.told.clear()
+    blind = ConfigMapLog(FakeApi(world.server), HOME, SIGNER, on_read=world.told.append)
+    await blind.open()
+    assert [one.data["revoked"] for one in world.told if "revoked" in one.data] == [REVOKED]
+    tamper(next(body for body in world.server.objects.values() if "archived" in body["metadata"]["name"]))
+    with pytest.raises(BrokenLogError, match="not sealed by the log's key; no archive is named"):
+        await blind.open()
+
+
+async def test_an_archive_that_is_not_this_log_s_is_not_believed_either(world: World) -> None:
+    """What it has is hashed to the signed edge before anything of it counts."""
+    await world.fill(entry(0, revoked=REVOKED))
+    log = world.log()
+    await log.open()
+    await archive_all(world.archiver(log))
+    forget(next(body for body in world.server.objects.values() if "archived" in body["metadata"]["name"]))
+    bundle = world.volume / "tile" / "entries" / "000"
+    bundle.write_bytes(bundle.read_bytes().replace(b"sandbox", b"sandbag"))
+    with pytest.raises(BrokenLogError, match="are not those of this log"):
+        await world.log().open()
+    bundle.unlink()
+    with pytest.raises(BrokenLogError, match="are not those of this log"):
+        await world.log().open()
+
+
 def put(path: str, content: bytes) -> Callable[[World], None]:
     """A file of somebody else."""
 
@@ -270,16 +349,18 @@ async def test_a_writer_that_slept_until_its_place_was_archived_ends(world: Worl
     async with running(log):
         await log.commit([entry(0)])
         sleeper = world.log()
-        async with running(sleeper):
-            for at in range(1, BUNDLES * WIDTH, 60):
-                await log.commit([entry(number) for number in range(at, at + 60)])
-            await asyncio.sleep(GRACE_SECONDS + 1)
-            while await log.compaction.compact_next():
-                pass
-            await asyncio.sleep(OLD.total_seconds())
-            await archive_all(world.archiver(log))
-            with pytest.raises(BrokenLogError, match="this writer slept at 1"):
-                await sleeper.commit([entry(9999)])
+        await sleeper.open()
+        for at in range(1, BUNDLES * WIDTH, 60):
+            await log.commit([entry(number) for number in range(at, at + 60)])
+        await asyncio.sleep(GRACE_SECONDS + 1)
+        while await log.compaction.compact_next():
+            pass
+        await asyncio.sleep(OLD.total_seconds())
+        await archive_all(world.archiver(log))
+        awake = asyncio.create_task(sleeper.run())
+        with pytest.raises(BrokenLogError, match="this writer slept at 1"):
+            await sleeper.commit([entry(9999)])
+        awake.cancel()
     world.read(with_archive=True)
 
 

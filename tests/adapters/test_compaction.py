@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -13,13 +16,14 @@ from pilot_identity.adapters.kubernetes.api import JSON
 from pilot_identity.core.audit.chain import GRACE_SECONDS
 from pilot_identity.core.audit.checkpoint import LogSigner
 from pilot_identity.core.audit.entries import Entry, EntryType, RecordedEntry, decode_entry
+from pilot_identity.core.audit.findings import Flaw
 from pilot_identity.core.audit.groups import BrokenLogError
 from pilot_identity.core.audit.reader import ConfigMapLog as StoredLog
-from pilot_identity.core.audit.recollection import ANNOTATION
+from pilot_identity.core.audit.recollection import ANNOTATION, Recollection, unpack
 from pilot_identity.core.audit.verify import verify
 from pilot_identity.ports import PortError
 from tests.fakes.clock import START, LoopClock
-from tests.fakes.server import HOME, FakeApi, FakeServer, Fault, Object, Process
+from tests.fakes.server import HOME, FakeApi, FakeServer, Fault, Object, Place, Process
 
 pytestmark = pytest.mark.looptime
 
@@ -206,6 +210,81 @@ async def test_compacted_revocations_are_told_on_start(*, has_recollection: bool
         assert await again.commit([entry(9)]) == 9
 
 
+def without_revocation(packed: str) -> str:
+    """What is kept of a bundle, as if its first entry had been another."""
+    (_, *others) = unpack(packed) or ()
+    rows = [Recollection("x/0", "x"), *others]
+    compressor = zlib.compressobj(wbits=31)
+    return base64.b64encode(compressor.compress(msgspec.json.encode(rows)) + compressor.flush()).decode()
+
+
+@pytest.mark.parametrize("forge", [without_revocation, lambda _: "forged"], ids=["rows", "nothing"])
+async def test_a_changed_recollection_is_not_believed(forge: Callable[[str], str]) -> None:
+    """Anyone who writes past the policies can change an annotation: the bundle is read instead."""
+    server = FakeServer(LoopClock())
+    log = writer(server)
+    async with running(log):
+        await log.commit([entry(0, revoked={"stage": "sandbox"})])
+        await fill(log, 1, 600)
+        await compact_all(log)
+    annotations = first_tile(server)["metadata"]["annotations"]
+    annotations[ANNOTATION] = forge(annotations[ANNOTATION])
+    report, _ = verify(StoredLog(lambda: server.all("configmaps")), SIGNER.verifier())
+    assert [finding.flaw for finding in report.findings] == [Flaw.RECOLLECTION_REPLACED]
+    told: list[RecordedEntry] = []
+    again = ConfigMapLog(FakeApi(server), HOME, SIGNER, on_read=told.append)
+    async with running(again):
+        assert [one.data["revoked"] for one in told if "revoked" in one.data] == [{"stage": "sandbox"}]
+        assert await again.commit([entry(0, revoked={"stage": "sandbox"})]) == 0
+
+
+async def test_one_bundle_s_recollection_is_not_another_s() -> None:
+    """It is sealed for the place that it is at."""
+    server = FakeServer(LoopClock())
+    log = writer(server)
+    async with running(log):
+        await log.commit([entry(0, revoked={"stage": "sandbox"})])
+        await fill(log, 1, 600)
+        await compact_all(log)
+    first, second = (
+        server.objects[Place("configmaps", HOME, f"audit-tile-{at:016d}")]["metadata"] for at in (0, 256)
+    )
+    first["annotations"] = dict(second["annotations"])
+    told: list[RecordedEntry] = []
+    await ConfigMapLog(FakeApi(server), HOME, SIGNER, on_read=told.append).open()
+    assert [one.data["revoked"] for one in told if "revoked" in one.data] == [{"stage": "sandbox"}]
+
+
+@pytest.mark.parametrize("first", [0, 256])
+async def test_a_log_without_one_of_its_bundles_is_not_taken_up(first: int) -> None:
+    """What that one revoked would be forgotten; the hashes of the others fit all the same."""
+    server = FakeServer(LoopClock())
+    log = writer(server)
+    async with running(log):
+        await fill(log, 0, 900)
+        await compact_all(log)
+    server.lose("configmaps", f"audit-tile-{first:016d}", HOME)
+    with pytest.raises(BrokenLogError, match=f"the bundle from {first} on is missing"):
+        await writer(server).open()
+
+
+async def test_groups_that_were_hidden_are_read_all_the_same() -> None:
+    """They are listed by a label, which can be taken off; behind the last the next is asked for by name."""
+    server = FakeServer(LoopClock())
+    log = writer(server)
+    async with running(log):
+        await fill(log, 0, 300)
+        await log.commit([entry(300, revoked={"stage": "sandbox"})])
+        await log.commit([entry(301)])
+    for size in (300, 301):
+        server.objects[Place("configmaps", HOME, f"audit-group-{size:016d}")]["metadata"]["labels"] = {}
+    told: list[RecordedEntry] = []
+    again = ConfigMapLog(FakeApi(server), HOME, SIGNER, on_read=told.append)
+    async with running(again):
+        assert [one.data["revoked"] for one in told if "revoked" in one.data] == [{"stage": "sandbox"}]
+        assert await again.commit([entry(302)]) == 302
+
+
 @pytest.mark.parametrize("after_effect", [False, True])
 async def test_a_crash_at_any_request_of_a_compaction_is_repaired(*, after_effect: bool) -> None:
     """The next process finishes it; what was committed is the same, byte for byte."""
@@ -359,6 +438,32 @@ async def test_an_announcement_whose_bundle_is_not_readable_is_an_error() -> Non
     server.lose("configmaps", "audit-tile-0000000000000000", HOME)
     with pytest.raises(PortError):
         await again.announced("open", 0)
+
+
+async def test_the_entry_of_a_step_is_read_back_wherever_it_stands() -> None:
+    """Out of its group, out of its bundle, after a restart; of a step that never was there is none."""
+    server = FakeServer(LoopClock())
+    log = writer(server)
+    async with running(log):
+        await fill(log, 0, 300)
+        assert await log.recorded("uid-7", "other") is None
+        for compacts in (False, True):
+            if compacts:
+                await compact_all(log)
+                assert log.sealed > 7
+            for number in (7, 299):
+                found = await log.recorded(f"uid-{number}", str(number))
+                assert found is not None
+                assert (found[0], found[1].id) == (number, f"uid-{number}/{number}")
+    again = writer(server)
+    await again.open()
+    again.retain({"uid-7"})
+    found = await again.recorded("uid-7", "7")
+    assert found is not None
+    assert (found[0], found[1].id) == (7, "uid-7/7")
+    server.lose("configmaps", "audit-tile-0000000000000000", HOME)
+    with pytest.raises(PortError):
+        await again.recorded("uid-7", "7")
 
 
 def first_tile(server: FakeServer) -> Object:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import jwt
 import pytest
@@ -15,11 +17,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pilot_identity.adapters.issuer import ISSUERS, StageKeys
 from pilot_identity.adapters.keys import KeySecrets
 from pilot_identity.core.audit.entries import Entry
-from pilot_identity.core.decisions.plan import CredentialOrder, KeyOrder, Owner, TokenOrder
+from pilot_identity.core.decisions.key_steps import CLOCK_SKEW
+from pilot_identity.core.decisions.plan import CredentialOrder, KeyOrder, Owner, RetireKeys, TokenOrder
 from pilot_identity.core.resources.metadata import Key
 from pilot_identity.core.spiffe import keys
 from pilot_identity.core.spiffe.ids import SpiffeId, TrustDomain
-from pilot_identity.ports import Issuer, Unavailable
+from pilot_identity.ports import Issuer, RevocationOrder, Unavailable
 from tests.fakes.clock import START, SetClock
 from tests.fakes.server import HOME, FakeApi, FakeServer
 
@@ -34,7 +37,7 @@ def issuer(name: str, server: FakeServer) -> Issuer:
     return ISSUERS[name](KeySecrets(FakeApi(server), HOME), server.clock)
 
 
-def key_order(stage: str = "sandbox") -> KeyOrder:
+def key_order(stage: str = "sandbox", **other: Any) -> KeyOrder:
     """Keys of a stage for a day."""
 
     def announce(_: Mapping[str, str]) -> Entry:
@@ -47,6 +50,7 @@ def key_order(stage: str = "sandbox") -> KeyOrder:
         START - MINUTE,
         START + dt.timedelta(days=1),
         announce,
+        **other,
     )
 
 
@@ -177,7 +181,7 @@ async def test_stored_keys_are_read_back_as_they_were(name: str) -> None:
     assert files is not None
     stored = StageKeys.from_files(files)
     assert stored.files() == files
-    assert repr(stored) == "StageKeys(sandbox.example.org)"
+    assert repr(stored) == "StageKeys(sandbox.example.org, 1)"
 
 
 async def test_over_a_public_key_that_was_brought_the_certificate_is_all_there_is(name: str) -> None:
@@ -191,3 +195,133 @@ async def test_over_a_public_key_that_was_brought_the_certificate_is_all_there_i
     assert certificate.public_key() == workloads
     assert certificate.serial_number == order().serial
     assert signed.public_key_sha256 == keys.spki_sha256(workloads)
+
+
+async def add(made: Issuer, generation: int, **other: Any) -> None:
+    """Make and store one more generation."""
+    made.draw_keys(key_order(generation=generation, **other))
+    await made.store_keys(key_order(generation=generation, **other))
+
+
+async def test_the_next_generation_is_trusted_before_it_signs(name: str) -> None:
+    """Both are in the bundle, whose sequence went on; who signs is what the order says."""
+    server = FakeServer(SetClock())
+    made = await ready(name, server)
+    before = made.bundle("sandbox")
+    await add(made, 2, rotate="word", refresh_hint=MINUTE)
+    for process in (made, issuer(name, server)):
+        known = await process.generations("sandbox")
+        assert [(one.number, one.rotate, one.made_at) for one in known] == [
+            (1, "", START - MINUTE + CLOCK_SKEW),
+            (2, "word", START - MINUTE + CLOCK_SKEW),
+        ]
+        first, second = await process.facts("sandbox", 1), await process.facts("sandbox", 2)
+        assert first == await process.facts("sandbox")
+        assert first is not None
+        assert second is not None
+        assert (first.sequence, second.sequence) == (2, 2)
+        assert first.jwt_key_id != second.jwt_key_id
+        assert await process.facts("sandbox", 3) is None
+        bundle = json.loads(process.bundle("sandbox")["bundle.json"])
+        assert (len(bundle["keys"]), bundle["spiffe_sequence"], bundle["spiffe_refresh_hint"]) == (4, 2, 60)
+        assert process.bundle("sandbox") != before
+        authorities = x509.load_pem_x509_certificates(process.bundle("sandbox")["bundle.pem"].encode())
+        signers = set()
+        for generation, facts in ((1, first), (2, second)):
+            ordered = replace(order(token("token.jwt", "x", "one.0")), generation=generation)
+            signed = process.sign(ordered).files
+            leaf = x509.load_pem_x509_certificate(signed["tls.crt"])
+            (signer,) = (one for one in authorities if one.subject == leaf.issuer)
+            leaf.verify_directly_issued_by(signer)
+            signers.add(signer)
+            assert jwt.get_unverified_header(signed["token.jwt"])["kid"] == facts.jwt_key_id
+        assert len(signers) == 2
+    with pytest.raises(Unavailable):
+        made.sign(replace(order(), generation=3))
+
+
+async def test_a_retired_generation_is_gone_for_any_process(name: str) -> None:
+    """Its Secret is deleted; the others stay, and a later one may take its name."""
+    server = FakeServer(SetClock())
+    made = await ready(name, server)
+    await add(made, 2)
+    for _ in range(2):
+        await made.delete_keys(RetireKeys("sandbox", 1))
+    assert [one.number for one in await made.generations("sandbox")] == [2]
+    assert (await made.facts("sandbox", 1), len(server.all("secrets"))) == (None, 1)
+    assert json.loads(made.bundle("sandbox")["bundle.json"])["spiffe_sequence"] == 3
+    for number in (3, 4):
+        await add(made, number)
+    await made.delete_keys(RetireKeys("sandbox", 1))
+    later = issuer(name, server)
+    assert [one.number for one in await later.generations("sandbox")] == [2, 3, 4], "4 is not taken for 1"
+    assert len(server.all("secrets")) == 3
+
+
+async def test_keys_that_somebody_took_away_sign_nothing_more(name: str) -> None:
+    """As soon as the stage is looked at again."""
+    server = FakeServer(SetClock())
+    made = await ready(name, server)
+    stored = KeySecrets(FakeApi(server), HOME)
+    files = await stored.read("stage-keys-sandbox")
+    assert files is not None
+    await stored.delete("stage-keys-sandbox", files)
+    assert await made.generations("sandbox") == ()
+    assert await made.facts("sandbox") is None
+    with pytest.raises(Unavailable):
+        made.sign(order())
+    with pytest.raises(KeyError):
+        made.bundle("sandbox")
+
+
+async def test_lists_are_signed_for_every_generation(name: str) -> None:
+    """A CRL of each, with the same on it; the list of tokens by the one that is named."""
+    server = FakeServer(SetClock())
+    made = await ready(name, server)
+    await add(made, 2)
+    known = await made.generations("sandbox")
+    asked = RevocationOrder("sandbox", ((0xABC, START),), ("one.0",), 7, START, START + MINUTE, generation=2)
+    files = made.revocation_lists(asked)
+    crls = [
+        x509.load_pem_x509_crl(f"{text}-----END X509 CRL-----\n".encode())
+        for text in files["revoked.crl"].split("-----END X509 CRL-----\n")[:-1]
+    ]
+    authorities = x509.load_pem_x509_certificates(made.bundle("sandbox")["bundle.pem"].encode())
+    assert {crl.issuer for crl in crls} == {one.subject for one in authorities}
+    for crl in crls:
+        (signer,) = (one for one in authorities if one.subject == crl.issuer)
+        key = signer.public_key()
+        assert isinstance(key, ec.EllipticCurvePublicKey)
+        assert crl.is_signature_valid(key)
+        assert [one.serial_number for one in crl] == [0xABC]
+    assert jwt.get_unverified_header(files["revoked-tokens.jws"])["kid"] == known[1].jwt_key_id
+
+
+async def test_keys_of_an_earlier_version_are_the_first_generation(name: str) -> None:
+    """Their Secret says nothing of generations; it is read as it is, and left so."""
+    server = FakeServer(SetClock())
+    await ready(name, server)
+    stored = KeySecrets(FakeApi(server), HOME)
+    files = await stored.read("stage-keys-sandbox")
+    assert files is not None
+    old = {
+        file: text
+        for file, text in files.items()
+        if file not in {"generation", "rotate", "refresh-hint-seconds"}
+    }
+    await stored.delete("stage-keys-sandbox", files)
+    await stored.create("stage-keys-sandbox", "pilotidentity.dev/stage-keys", {**old, "sequence": b"1"})
+    (found,) = await issuer(name, server).generations("sandbox")
+    assert (found.number, found.rotate, found.refresh_hint) == (1, "", 5 * MINUTE)
+
+
+async def test_keys_under_another_generations_name_are_not_used(name: str) -> None:
+    """A backup that was restored wrongly is told, not taken for another generation."""
+    server = FakeServer(SetClock())
+    made = await ready(name, server)
+    stored = KeySecrets(FakeApi(server), HOME)
+    files = await stored.read("stage-keys-sandbox")
+    assert files is not None
+    await stored.create("stage-keys-sandbox.b", "pilotidentity.dev/stage-keys", files)
+    with pytest.raises(Unavailable, match=r"stage-keys-sandbox\.b holds generation 1"):
+        await made.generations("sandbox")

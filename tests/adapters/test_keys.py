@@ -26,3 +26,15 @@ async def test_a_secret_is_created_once_and_never_changed() -> None:
     assert await secrets.create("stage-keys-x", "pilotidentity.dev/stage-keys", {"a": b"1"})
     assert not await secrets.create("stage-keys-x", "pilotidentity.dev/stage-keys", {"a": b"2"})
     assert await secrets.read("stage-keys-x") == {"a": b"1"}
+
+
+async def test_a_secret_is_deleted_only_as_it_was_read() -> None:
+    """What somebody put in its place, in the meantime, stays."""
+    server = FakeServer(SetClock())
+    secrets = KeySecrets(FakeApi(server), HOME)
+    await secrets.create("stage-keys-x", "pilotidentity.dev/stage-keys", {"a": b"1"})
+    await secrets.delete("stage-keys-x", {"a": b"2"})
+    assert await secrets.read("stage-keys-x") == {"a": b"1"}
+    for _ in range(2):
+        await secrets.delete("stage-keys-x", {"a": b"1"})
+        assert await secrets.read("stage-keys-x") is None

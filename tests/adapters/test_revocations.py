@@ -23,6 +23,7 @@ from pilot_identity.adapters.revocations import (
 )
 from pilot_identity.core.audit.entries import Entry, EntryType, RecordedEntry
 from pilot_identity.core.decisions.plan import KeyOrder, Owner
+from pilot_identity.core.decisions.stage_keys import OLDEST
 from pilot_identity.core.resources.metadata import Key
 from pilot_identity.core.resources.parsing import encode
 from pilot_identity.core.spiffe.ids import TrustDomain
@@ -65,12 +66,16 @@ class Desk:
         self.server = FakeServer(LoopClock())
         self.api = api = SlowApi(self.server)
         self.issuer = SecretIssuer(KeySecrets(api, HOME), self.server.clock)
-        self.lists = ConfigMapRevocations(api, self.issuer, self.server.clock, namespaces)
+        self.signing = OLDEST
+        self.lists = ConfigMapRevocations(
+            api, self.issuer, self.server.clock, namespaces, signing=lambda _: self.signing
+        )
 
-    async def make_keys(self, stage: str = "sandbox") -> None:
+    async def make_keys(self, stage: str = "sandbox", *, generation: int = 1) -> None:
         """Give a stage its keys."""
         domain = TrustDomain.parse(f"{stage}.example.org")
-        order = KeyOrder(STAGE, stage, domain, START, START + 10_000 * HOUR, keys_made)
+        ends = START + 10_000 * HOUR
+        order = KeyOrder(STAGE, stage, domain, START, ends, keys_made, generation=generation)
         self.issuer.draw_keys(order)
         await self.issuer.store_keys(order)
         await self.issuer.facts(stage)
@@ -92,7 +97,7 @@ class Desk:
         if found is None:
             return set(), set()
         crl = x509.load_pem_x509_crl(found["data"]["revoked.crl"].encode())
-        keys = self.issuer._known["sandbox"]  # noqa: SLF001 - the verifier's half is in no port
+        (keys,) = self.issuer._known["sandbox"].standing  # noqa: SLF001 - a verifier's half is in no port
         assert crl.is_signature_valid(keys.authority.certificate.public_key())  # type: ignore[arg-type]
         payload = jwt.decode(
             found["data"]["revoked-tokens.jws"],
@@ -423,3 +428,30 @@ async def test_the_budget_spends_its_burst_and_then_so_much_a_second() -> None:
     await asyncio.sleep(3600)
     assert budget.take(BURST_BYTES) == 0
     assert budget.take(1) > 0
+
+
+async def test_lists_are_signed_again_when_the_stages_keys_change() -> None:
+    """At once and not at the next refresh; until then their namespaces are behind. What was proven stays."""
+    async with desk() as here:
+        one = here.revoked(1)
+        here.lists.revoke(one)
+        await here.lists.published(one)
+        keys = await here.issuer.facts("sandbox")
+        assert keys is not None
+        assert here.lists.behind("sandbox", keys) == frozenset()
+        await here.make_keys(generation=2)
+        here.signing = 2
+        keys = await here.issuer.facts("sandbox", 2)
+        assert keys is not None
+        assert here.lists.behind("sandbox", keys) == {"team-a"}
+        assert here.lists.behind("pilot", keys) == frozenset()
+        assert (await here.lists.published(one)).is_done
+        await asyncio.sleep(1)
+        assert here.lists.behind("sandbox", keys) == frozenset()
+        found = here.server.find("configmaps", "pilot-revoked-sandbox", "team-a")
+        assert found is not None
+        assert found["data"]["revoked.crl"].count("BEGIN X509 CRL") == 2
+        assert jwt.get_unverified_header(found["data"]["revoked-tokens.jws"])["kid"] == keys.jwt_key_id
+        writes = len(here.writes())
+        await asyncio.sleep(60)
+        assert len(here.writes()) == writes, "once"

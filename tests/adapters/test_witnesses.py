@@ -193,7 +193,9 @@ async def test_where_the_archive_ends_a_proof_begins(tmp_path: Path) -> None:
             await compact(here)
             first = await TileConfigMaps(FakeApi(server), HOME).read(0)
         assert first is not None
-        await ArchivedConfigMaps(FakeApi(server), HOME).write(Archived(256, first.edge, first.note))
+        await ArchivedConfigMaps(FakeApi(server), HOME).write(
+            Archived(256, first.edge, first.note).sealed(LOG)
+        )
         del server.objects[Place("configmaps", HOME, "audit-tile-0000000000000000")]
         async with desk(served.url, server) as here:
             await here.bring()
@@ -209,8 +211,8 @@ async def test_a_bundle_that_is_gone_is_told(tmp_path: Path) -> None:
             await here.bring()
             await here.add(500)
             await compact(here)
-        del server.objects[Place("configmaps", HOME, "audit-tile-0000000000000000")]
         async with desk(served.url, server) as here:
+            del server.objects[Place("configmaps", HOME, "audit-tile-0000000000000000")]
             with pytest.raises(BrokenLogError, match="entry 0 on is not there to prove from"):
                 await here.bring()
 

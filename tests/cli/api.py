@@ -94,11 +94,10 @@ class FakeApi:
         if start and self.gone:
             self.gone -= 1
             return 410, _status(410, "the continue token is too old")
-        wanted = query.get("fieldSelector", "").removeprefix("metadata.name=")
         items = [
             body
-            for (kind, where, name), body in sorted(self.objects.items())
-            if kind == plural and namespace in {"", where} and wanted in {"", name}
+            for (kind, where, _), body in sorted(self.objects.items())
+            if kind == plural and namespace in {"", where} and _is_selected(body, query)
         ]
         end = start + int(query.get("limit", len(items) or 1))
         more = {"continue": str(end)} if end < len(items) else {}
@@ -107,6 +106,15 @@ class FakeApi:
 
 def _status(code: int, message: str) -> Object:
     return {"kind": "Status", "code": code, "message": message}
+
+
+def _is_selected(body: Object, query: dict[str, str]) -> bool:
+    """Whether it has the name, type and label that are asked for."""
+    of, _, wanted = query.get("fieldSelector", "").partition("=")
+    label, _, value = query.get("labelSelector", "").partition("=")
+    metadata = body["metadata"]
+    has_field = wanted in {"", metadata["name"] if of == "metadata.name" else body.get(of)}
+    return has_field and value in {"", metadata.get("labels", {}).get(label)}
 
 
 def _merge(target: Object, change: Object) -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from pilot_identity.adapters.kubernetes.leases import KubernetesLease
+from pilot_identity.clocks import Instant
 from pilot_identity.control.elector import Elector, LostLeadershipError, Timing
 from tests.fakes.clock import LoopClock
 from tests.fakes.server import HOME, FakeApi, FakeServer, Fault, Object, Place, Process
@@ -142,6 +144,41 @@ async def test_a_holder_that_hears_no_answer_stops_in_time() -> None:
     with pytest.raises(LostLeadershipError):
         await one.keep()
     assert now() - began <= TIMING.renew_deadline + TIMING.retry
+
+
+@pytest.mark.parametrize("clock", ["boot", "wall"])
+async def test_a_holder_that_was_suspended_does_not_believe_its_old_lease(clock: str) -> None:
+    """The loop's clock stood still meanwhile; it stops before it asks, since another may lead by now."""
+    server, passed = FakeServer(LoopClock()), 0.0
+
+    def suspended() -> Instant:
+        return replace(Instant.now(), **{clock: passed})
+
+    store = KubernetesLease(FakeApi(server), HOME)
+    one = Elector(store, "one", server.clock, monotonic=now, now=suspended)
+    await one.acquire()
+    keeping = asyncio.create_task(one.keep())
+    await asyncio.sleep(TIMING.retry / 2)
+    passed, asked = 3600.0, len(server.requests)
+    with pytest.raises(LostLeadershipError, match="not renewed"):
+        await keeping
+    assert len(server.requests) == asked
+
+
+async def test_a_holder_that_was_paused_with_all_its_clocks_stops_at_its_next_renewal() -> None:
+    """It asks `retry` after it goes on, and finds the other's name; nothing is written over that."""
+    server = FakeServer(LoopClock())
+    one = replica(server, "one")
+    await one.acquire()
+    keeping = asyncio.create_task(one.keep())
+    await asyncio.sleep(TIMING.retry / 2)
+    body: Object = server.objects[LEASE]
+    body["spec"]["holderIdentity"], body["metadata"]["resourceVersion"] = "two", "999"
+    began = now()
+    with pytest.raises(LostLeadershipError, match="another replica"):
+        await keeping
+    assert now() - began <= TIMING.retry
+    assert lease(server)["holderIdentity"] == "two"
 
 
 async def test_a_holder_survives_one_renewal_that_failed() -> None:

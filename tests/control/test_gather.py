@@ -29,9 +29,11 @@ def gatherer(grant: TaskGrant, *, log_answers: bool) -> Gatherer:
     store = Store()
     for one in (stage(), ready_pilot(), grant):
         store.put(one)
-    log = SimpleNamespace(announced=_finds_nothing if log_answers else _fails)
+    answer = _finds_nothing if log_answers else _fails
+    log = SimpleNamespace(announced=answer, recorded=answer)
     issuer = SimpleNamespace(facts=_fails)
-    return Gatherer(store, cast("Any", SimpleNamespace()), cast("Any", issuer), cast("Any", log))
+    nothing = cast("Any", SimpleNamespace())
+    return Gatherer(store, nothing, cast("Any", issuer), cast("Any", log), nothing)
 
 
 ENDING = {

@@ -33,6 +33,14 @@ async def opened(*bodies: dict[str, Any]) -> AsyncIterator[Desk]:
         yield here
 
 
+def parsed(body: dict[str, Any]) -> TaskGrant:
+    """A grant as it is read."""
+    body["metadata"].setdefault("resourceVersion", "7")
+    grant = parse(body)
+    assert isinstance(grant, TaskGrant)
+    return grant
+
+
 def seen(here: Desk) -> list[RecordedEntry]:
     """The entries on access."""
     return here.entries(EntryType.ACCESS_SEEN)
@@ -104,8 +112,56 @@ async def test_what_the_api_server_tells_after_a_grants_end_is_told_too() -> Non
         here.sightings.take([request(here.grant(), 9), request(here.grant(), 11)])
         await asyncio.sleep(1)
         (entry,) = seen(here)
-        assert entry.data["afterEnd"] == {"requests": 1, "allowed": 1}
+        late = entry.data["afterEnd"]
+        assert (late["requests"], late["allowed"], late["about"]["requests"]) == (1, 1, 1)
         assert here.usage()["requests"] == 2
+        assert (here.sightings.figures.allowed_late, here.server.all("events")) == (0, [])
+
+
+async def test_use_long_after_a_grants_end_is_told_to_people() -> None:
+    """By an Event on the grant and by the metrics; neither clocks nor a cache explain it."""
+    ended = planted(phase="Revoked", closure={"outcome": "Revoked", "withdrawnAt": "2026-06-01T12:00:00Z"})
+    async with opened(ended) as here:
+        here.sightings.take([request(here.grant(), 60), request(here.grant(), 61, code=403)])
+        await asyncio.sleep(1)
+        (event,) = here.server.all("events")
+        assert (event["reason"], event["regarding"]["name"]) == ("UsedAfterEnd", "task-1")
+        assert event["note"].startswith("1 requests were ")
+        assert here.sightings.figures.allowed_late == 1
+
+
+async def test_a_dead_grants_account_that_is_used_after_a_restart_is_told_to_people() -> None:
+    """The operator knows no such grant any more: on the account itself, and by the metrics."""
+    async with opened() as here:
+        account = Account("team-a", "pilot-grant-0123456789abcdef0123")
+        here.sightings.take([request(parsed(planted()), 1, account=account)])
+        await asyncio.sleep(1)
+        (event,) = here.server.all("events")
+        assert (event["reason"], event["regarding"]["kind"]) == ("UsedWithoutGrant", "ServiceAccount")
+        assert (event["regarding"]["name"], event["regarding"]["uid"]) == (account.name, "account-uid")
+        assert here.sightings.figures.unmatched == 1
+
+
+async def test_whoever_acts_as_a_grants_account_does_not_use_it() -> None:
+    """It is in the entry and in the metrics, and neither in the status nor an alarm."""
+    async with opened(planted()) as here:
+        here.sightings.take([request(here.grant(), 1, borrower="alice", credential_id="")])
+        await asyncio.sleep(1)
+        (entry,) = seen(here)
+        assert entry.data["requests"] == 0
+        assert entry.data["impersonatedBy"]["users"] == [{"user": "alice", "requests": 1}]
+        assert here.usage() == {}
+        figures = here.sightings.figures
+        assert (figures.impersonated, figures.unmatched, figures.unknown_tokens) == (1, 0, 0)
+        assert here.server.all("events") == []
+
+
+async def test_tokens_of_nobodys_are_counted() -> None:
+    """What the operator did not issue to the grant."""
+    async with opened(planted()) as here:
+        here.sightings.take([request(here.grant(), 1), request(here.grant(), 1, credential_id="other")])
+        await asyncio.sleep(1)
+        assert here.sightings.figures.unknown_tokens == 1
 
 
 async def test_what_is_told_after_the_object_is_gone_is_still_the_grants() -> None:
@@ -163,8 +219,7 @@ async def test_a_grant_that_no_watch_has_told_of_yet_is_found_in_the_store() -> 
     async with opened() as here:
         body = planted()
         body["metadata"]["resourceVersion"] = "7"
-        grant = parse(body)
-        assert isinstance(grant, TaskGrant)
+        grant = parsed(body)
         here.store.put(grant)
         here.sightings.take([request(grant, 1)])
         await asyncio.sleep(1)

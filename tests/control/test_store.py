@@ -7,6 +7,7 @@ import pytest
 
 from pilot_identity.control.store import Store
 from pilot_identity.core.decisions.grants.seen import RATE_WINDOW
+from pilot_identity.core.decisions.stage_keys import OLDEST
 from pilot_identity.core.resources import Approval, PilotIdentity, Resource, StagePolicy, TaskGrant
 from pilot_identity.core.resources.metadata import Key
 from pilot_identity.core.resources.parsing import parse
@@ -71,7 +72,9 @@ def store() -> Store:
         seen(manifests.stage(), 1),
         seen(manifests.stage("production", rank=9), 2),
         pilot("triage", 3),
-        pilot("sharer", 4),
+        pilot(
+            "sharer", 4, bundle={"stage": "sandbox", "configMapName": "pilot-bundle-sandbox", "sequence": 1}
+        ),
         grant("active", 5, "Active"),
         grant("waiting", 6),
         grant("ended", 7, "Expired"),
@@ -134,9 +137,9 @@ def test_the_indexes_follow_an_object_through_its_life(store: Store) -> None:
     assert store.sharers(triage) == ()
     bundle = {"stage": "sandbox", "configMapName": "pilot-bundle-sandbox", "sequence": 1}
     store.put(pilot("sharer", 24, bundle=bundle))
-    assert store.neighbours_stages(triage) == {"sandbox"}
+    assert store.neighbours_stages(triage.key) == {"sandbox"}
     store.drop(SHARER, version=25)
-    assert (store.sharers(triage), store.neighbours_stages(triage)) == ((), frozenset())
+    assert (store.sharers(triage), store.neighbours_stages(triage.key)) == ((), frozenset())
 
 
 def test_keys_and_stages_can_be_told(store: Store) -> None:
@@ -177,6 +180,16 @@ def test_the_oldest_issue_of_the_last_minute_is_told(store: Store) -> None:
 FROZEN = seen(manifests.stage(freeze=True), 100)
 assert isinstance(FROZEN, StagePolicy)
 
+KEYS = [
+    {
+        "generation": 2,
+        "phase": "Active",
+        "jwtKeyID": "k",
+        "caNotAfter": "2030-01-01T00:00:00Z",
+        "since": "2026-06-01T12:00:00Z",
+    }
+]
+
 DEPENDENTS = [
     pytest.param(FROZEN, {STAGE, OTHER_STAGE, PILOT, SHARER, ACTIVE, WAITING}, id="a stage that changed"),
     pytest.param(
@@ -185,6 +198,7 @@ DEPENDENTS = [
         id="a stage that became ready",
     ),
     pytest.param(seen(manifests.stage(), 100, digest="sha256:0"), {STAGE}, id="a stage's digest"),
+    pytest.param(seen(manifests.stage(), 100, keys=KEYS), {STAGE, SHARER}, id="a stage's keys"),
     pytest.param(
         pilot("triage", 100, spec={"suspend": True}), {PILOT, SHARER, ACTIVE, WAITING}, id="a suspended pilot"
     ),
@@ -338,3 +352,17 @@ class TestLines:
         for number in range(4):
             store.put(grant(f"in-line-{number}", 50 + number, "Revoked"))
         assert store.issued_lately(line[4], START) == (1, START)
+
+
+def test_namespaces_whose_bundle_is_behind_are_told(store: Store) -> None:
+    """Of pilots that have one, and stay."""
+    assert store.behind("sandbox", 1) == frozenset()
+    assert store.behind("sandbox", 2) == {"team-a"}
+    assert store.behind("production", 2) == frozenset()
+
+
+def test_the_generation_that_signs_is_what_the_status_says(store: Store) -> None:
+    """Where nothing says so it is the oldest."""
+    assert (store.signing("sandbox"), store.signing("nowhere")) == (OLDEST, OLDEST)
+    store.put(seen(manifests.stage(), 100, keys=KEYS))
+    assert store.signing("sandbox") == 2

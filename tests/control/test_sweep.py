@@ -65,18 +65,19 @@ async def furnish(*, page: int = 500) -> Room:
     api, store, queue = FakeApi(server), Store(), WorkQueue()
     log = ConfigMapLog(api, HOME, await log_signer(api, HOME, "0123456789abcdef"), on_read=lambda _: None)
     cluster, issuer = KubernetesCluster(api), SecretIssuer(KeySecrets(api, HOME), server.clock)
+    revocations = ConfigMapRevocations(api, issuer, server.clock)
     reconciler = Reconciler(
         store,
         queue,
         Deadlines(server.clock, lambda _: None),
-        Gatherer(store, cluster, issuer, log),
+        Gatherer(store, cluster, issuer, log, revocations),
         Applier(
             store,
             cluster,
             issuer,
             log,
             EventRecorder(api, server.clock, "replica-0"),
-            ConfigMapRevocations(api, issuer, server.clock),
+            revocations,
             server.clock,
         ),
         server.clock,

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from pilot_identity.adapters.clock import utc_now
+from pilot_identity.clocks import utc_now
 from tests.fakes import manifests
 from tests.fakes.desk import Desk, desk, issue
 from tests.fakes.server import FakeServer

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from pilot_identity.adapters.clock import utc_now
+from pilot_identity.clocks import utc_now
 from pilot_identity.core.activity.rate import Allowance, Rate
 from pilot_identity.core.audit import remembered
 from pilot_identity.core.audit.entries import EntryType, RecordedEntry

@@ -50,7 +50,7 @@ async def test_the_loop_turns(served: Served) -> None:
 
 async def test_ready_is_what_the_operator_says_now(served: Served) -> None:
     """Not yet, then yes, then no longer."""
-    assert await served.get("/readyz") == (503, "text/plain", "starting\n")
+    assert await served.get("/readyz") == (503, "text/plain", "not ready\n")
     served.is_ready = True
     assert (await served.get("/readyz"))[0] == 200
     served.is_ready = False

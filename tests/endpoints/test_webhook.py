@@ -21,7 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from pilot_identity.adapters.clock import utc_now
+from pilot_identity.clocks import utc_now
 from pilot_identity.control import sightings
 from pilot_identity.core.audit.entries import EntryType
 from pilot_identity.core.decisions.kubernetes_access import account_name

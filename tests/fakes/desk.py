@@ -95,14 +95,14 @@ async def issue(server: FakeServer, *grants: Object) -> None:
     issuer = SecretIssuer(KeySecrets(api, HOME), clock)
     log = ConfigMapLog(api, HOME, await log_signer(api, HOME, "0123456789abcdef"), on_read=lambda _: None)
     cluster = KubernetesCluster(api)
-    revocations = ConfigMapRevocations(api, issuer, clock)
+    revocations = ConfigMapRevocations(api, issuer, clock, signing=store.signing)
     recorder = EventRecorder(api, clock, "replica-0")
     deadlines = Deadlines(clock, lambda key: reconciler.mark([key]))
     reconciler = Reconciler(
         store,
         WorkQueue(),
         deadlines,
-        Gatherer(store, cluster, issuer, log),
+        Gatherer(store, cluster, issuer, log, revocations),
         Applier(store, cluster, issuer, log, recorder, revocations, clock),
         clock,
     )
@@ -141,11 +141,12 @@ async def desk(server: FakeServer, clock: Clock, *, receiver: str = "r1") -> Asy
     log = ConfigMapLog(api, HOME, await log_signer(api, HOME, "0123456789abcdef"), on_read=lambda _: None)
     await log.open()
     marked: list[Key] = []
-    sightings = Sightings(store, KubernetesCluster(api), log, clock, receiver, marked.extend)
+    recorder = EventRecorder(api, clock, "replica-1")
+    sightings = Sightings(store, KubernetesCluster(api), log, clock, receiver, marked.extend, recorder)
     made = Desk(server, store, SecretIssuer(KeySecrets(api, HOME), clock), log, sightings, marked)
     await made.load()
     server.watchers.append(made.hear)
-    tasks = [asyncio.create_task(log.run()), asyncio.create_task(sightings.run())]
+    tasks = [asyncio.create_task(part.run()) for part in (log, sightings, recorder)]
     try:
         yield made
     finally:

@@ -60,7 +60,7 @@ class World:
             FakeApi(self.server, process),
             HOME,
             Archiving(archive or DirectoryArchive(self.volume), OLD),
-            verifier=SIGNER.verifier(),
+            signer=SIGNER,
             remembered=log.remembered,
             clock=self.clock,
         )

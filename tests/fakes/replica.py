@@ -62,7 +62,7 @@ class Replica:
         clock = self.server.clock
         signer = await log_signer(self.api, HOME, "0123456789abcdef")
         issuer = SecretIssuer(KeySecrets(self.api, HOME), clock)
-        revocations = ConfigMapRevocations(self.api, issuer, clock)
+        revocations = ConfigMapRevocations(self.api, issuer, clock, signing=self.store.signing)
         log = ConfigMapLog(self.api, HOME, signer, on_read=revocations.remember)
         recorder = EventRecorder(self.api, clock, "replica-0")
         cluster = KubernetesCluster(self.api)
@@ -71,7 +71,7 @@ class Replica:
             self.store,
             self.queue,
             deadlines,
-            Gatherer(self.store, cluster, issuer, log),
+            Gatherer(self.store, cluster, issuer, log, revocations),
             Applier(self.store, cluster, issuer, log, recorder, revocations, clock),
             clock,
         )

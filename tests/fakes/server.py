@@ -382,7 +382,7 @@ def _admit(place: Place, before: Object | None, after: Object | None) -> None:
 
 def _secret_rules(place: Place, before: Object | None, after: Object | None) -> Iterator[str]:
     if place.namespace == HOME:
-        if before is not None:
+        if before is not None and (after is not None or not place.name.startswith("stage-keys-")):
             yield "keys are made once"
         return
     if after is not None and after.get("type") != CREDENTIAL_TYPE:

@@ -10,7 +10,9 @@ from pilot_identity.core.audit.checkpoint import LogVerifier
 from pilot_identity.core.audit.entries import RecordedEntry, decode_entry
 from pilot_identity.core.audit.groups import Group, follow
 from pilot_identity.core.audit.merkle import Frontier
+from pilot_identity.core.decisions.replaying import Verdict
 from pilot_identity.core.resources.metadata import FINALIZER, GROUP
+from tests.core.decisions.replayed import replay
 from tests.fakes.server import HOME, FakeServer, Object, Place
 
 CREDENTIAL = f"{GROUP}/credential"
@@ -54,6 +56,13 @@ class Witness:
         for entry_id, count in Counter(entry.id for entry in self.entries()).items():
             if count > 1:
                 self.broken.append(f"{entry_id} is in the log {count} times")
+        self._make_decisions_again()
+
+    def _make_decisions_again(self) -> None:
+        """Each decision agrees with the rest of the log, wherever the operator was killed."""
+        for again in replay(self.entries()):
+            if again.verdict is Verdict.DIFFERS:
+                self.broken.append(f"{again.entry.id}: {again.mismatches}: {again.then}, now {again.now}")
 
     def account_for_announcements(self) -> None:
         """Each announced credential was released, or the log says that it was not."""
@@ -118,8 +127,22 @@ class Witness:
                 # This write is what released it.
                 self.released[uid, credential["issuance"]].add(credential["id"])
             self._see_claim(place, credential)
+        if "closure" in status:
+            self._see_end(place, uid, status)
         if status.get("phase") in {"Completed", "Expired", "Revoked"} and secrets:
             self.broken.append(f"{place.plural}/{place.name} says it ended with its Secret still there")
+
+    def _see_end(self, place: Place, uid: str, status: dict[str, Any]) -> None:
+        """A status says how its grant ended: as the log does, by the entry that it names."""
+        claimed, entries = status["closure"], self.entries()
+        index = claimed["auditIndex"]
+        if index >= len(entries) or entries[index].id != f"{uid}/closed":
+            self.broken.append(f"{place.name} names entry {index} for its end")
+        said = [one.data["closure"] for one in entries if one.id in {f"{uid}/closed", f"{uid}/proven"}]
+        if any(one["outcome"] != claimed["outcome"] for one in said):
+            self.broken.append(f"{place.name} says {claimed['outcome']}, the log says {said}")
+        if claimed.get("provenAt") is not None and said[-1].get("provenAt") != claimed["provenAt"]:
+            self.broken.append(f"{place.name} says that it is shown, the log says {said}")
 
     def _see_claim(self, place: Place, credential: dict[str, Any]) -> None:
         """A status says that a credential is out."""

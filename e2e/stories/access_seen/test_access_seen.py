@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from e2e import manifests
+from e2e import manifests, places
 from e2e.admin import Document
 from e2e.audit import Line
 from e2e.controlplane import pki
@@ -89,6 +89,41 @@ def test_the_log_tells_what_a_grant_asked_the_api_server_for(
     assert usage["refused"] == sum(line.entry.data["refused"] for line in lines)
     assert usage["firstUsed"] <= usage["lastUsed"]
     assert all(line.entry.data["pilot"] == "triage" for line in lines)
+
+
+def meddler(play: Play, cluster: Cluster) -> str:
+    """A token of an account that may act as every other one of the namespace."""
+    metadata = {"name": "meddler"}
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "meddler"}
+    rule = {"apiGroups": [""], "resources": ["serviceaccounts"], "verbs": ["impersonate"]}
+    rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{play.namespace}"
+    subject = {"kind": "ServiceAccount", "name": "meddler", "namespace": play.namespace}
+    play.admin.create(places.core("serviceaccounts", play.namespace), {"metadata": metadata})
+    play.admin.create(f"{rbac}/roles", {"metadata": metadata, "rules": [rule]})
+    play.admin.create(f"{rbac}/rolebindings", {"metadata": metadata, "roleRef": role, "subjects": [subject]})
+    return cluster.kubectl("-n", play.namespace, "create", "token", "meddler").strip()
+
+
+def test_whoever_acts_as_a_grants_account_is_in_the_log_by_his_own_name(
+    play: Play, cluster: Cluster, tmp_path: Path
+) -> None:
+    """As the API server tells it; and it is no use of the grant."""
+    grant = working(play, "lent")
+    agent, account = Agent(play, cluster, "lent", tmp_path), grant["status"]["credential"]["kubernetes"]
+    whom = f"system:serviceaccount:{play.namespace}:{account['serviceAccountName']}"
+    asked = agent.kubectl("get", "pods", "--as", whom, "--token", meddler(play, cluster))
+    assert asked.returncode == 0, asked.stderr
+
+    def told() -> Document | None:
+        lines = entries(play, grant, EntryType.ACCESS_SEEN)
+        return next((line.entry.data for line in lines if "impersonatedBy" in line.entry.data), None)
+
+    data = until(told, "the log tells who acted as the account", seconds=90)
+    (user,) = data["impersonatedBy"]["users"]
+    assert user["user"] == f"system:serviceaccount:{play.namespace}:meddler"
+    rows = {(row["verb"], row["resource"]) for row in data["impersonatedBy"]["access"]}
+    assert ("list", "pods") in rows
+    assert (data["requests"], data["tokens"]) == (0, [])
 
 
 def test_an_agent_tells_what_it_does(play: Play, cluster: Cluster, doors: Doors, tmp_path: Path) -> None:

@@ -112,6 +112,20 @@ def rebind(cluster: Cluster, play: Play, name: str, role: str) -> None:
     cluster.run("kubectl", "create", "-f", "-", *AS_OPERATOR, stdin=json.dumps(document))
 
 
+def copy(cluster: Cluster, play: Play, name: str, to: str, kind: str) -> subprocess.CompletedProcess[str]:
+    """Apply a grant's Secret under another name and as of some type, as a cluster's admin."""
+    kept = play.admin.get(play.secrets(name))
+    names = ("namespace", "labels", "annotations", "ownerReferences")
+    document = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": to, **{key: kept["metadata"][key] for key in names}},
+        "type": kind,
+        "data": kept["data"],
+    }
+    return cluster.run("kubectl", "apply", "-f", "-", stdin=json.dumps(document), check=False)
+
+
 @pytest.fixture
 def world(play: Play) -> Play:
     """A pilot, and grants that are alive, ended and denied."""
@@ -155,6 +169,11 @@ def test_an_auditor_is_told_what_is_in_the_cluster_only_and_what_in_the_log_only
     )
     (bound,) = grant["status"]["credential"]["kubernetes"]["bindings"]
     rebind(cluster, play, bound["name"], "edit")
+    refused = copy(cluster, play, "live", "copy", "pilotidentity.dev/credential")
+    assert "only pilot-identity writes Secrets of type pilotidentity.dev/credential" in refused.stderr
+    # Of another type it is let in: then label, annotation and owner are all that it has of the Secret's.
+    copied = copy(cluster, play, "live", "copy", "Opaque")
+    assert copied.returncode == 0, copied.stderr
     play.admin.delete(play.secrets("live"))
     decision = play.status(play.grants("done"))["decision"]
     assert "only pilot-identity writes a status" in forge(cluster, play, "done", {"decision": None}).stderr
@@ -169,11 +188,13 @@ def test_an_auditor_is_told_what_is_in_the_cluster_only_and_what_in_the_log_only
         ("stranger", "RoleBinding", "helper"),
         ("altered", "RoleBinding", bound["name"]),
         ("missing", "Secret", "live"),
+        ("stranger", "Secret", "copy"),
         ("contradicted", "TaskGrant", "done"),
     }
 
     play.admin.delete(places.core("serviceaccounts", play.namespace, "helper"))
     play.admin.delete(bindings(play.namespace, "helper"))
+    play.admin.delete(play.secrets("copy"))
     forge(cluster, play, "done", {"decision": decision}, *AS_OPERATOR)
     play.admin.patch(play.grants("live"), {"spec": {"completed": True}})
     play.phase("live", "Completed", "Closing")
@@ -278,7 +299,7 @@ def viewer(cluster: Cluster, play: Play, tmp_path: Path) -> Iterator[Auditor]:
 def test_what_an_auditor_may_not_list_is_told(world: Play, viewer: Auditor) -> None:
     """It counts neither as complete nor as found."""
     told = viewer.reconcile(world.namespace)
-    assert (told.code, told.told["complete"], told.told["findings"]) == (0, None, []), told.told
+    assert (told.code, told.told["complete"], told.told["findings"]) == (4, None, []), told.told
     named = {line.partition(":")[0] for line in told.told["notChecked"]}
     assert {"Secrets", "RoleBindings", "ClusterRoleBindings"} <= named
     assert told.told["objects"].keys() == {"ServiceAccount", "TaskGrant", "PilotIdentity"}

@@ -169,6 +169,8 @@ def live(play: Play) -> None:
             play.phase(name, ends)
         else:
             play.admin.delete(play.grants(name))
+    play.make_stage("rotated", rank=70, data_classes=["rotated-data"])
+    play.admin.patch(places.stages("rotated"), {"spec": {"keys": {"distrusted": [1]}}})
     stage = places.stages("sandbox")
     usual = play.admin.get(stage)["spec"]["retention"]
     play.admin.patch(stage, {"spec": {"retention": "1s"}})
@@ -181,6 +183,8 @@ def live(play: Play) -> None:
         play.ask(f"many-{number}", "triage", access=[{"name": "unknown"}])
     play.admin.delete(play.pilots("triage"))
     until(lambda: play.admin.find(play.pilots("triage")) is None, "the pilot is gone")
+    keys = places.core("secrets", name="stage-keys-rotated")
+    until(lambda: play.admin.find(keys) is None, "keys that were rotated out are gone")
     bundle = places.core("configmaps", play.namespace, "pilot-bundle-sandbox")
     until(lambda: play.admin.find(bundle) is None, "its bundle is gone")
 
@@ -210,7 +214,11 @@ def test_no_right_reads_what_others_store(operator: Installation) -> None:
         # Exactly the roles that the installation's values list, each by its name.
         assert right.verb != BIND or right.name in {roles.CLUSTER_ROLE, roles.ROLE}
         if right.resource == "secrets":
-            may = {"create", "get"} if right.namespace == NAMESPACE else {"create", "update", "delete"}
+            may = (
+                {"create", "get", "delete"}
+                if right.namespace == NAMESPACE
+                else {"create", "update", "delete"}
+            )
             assert right.verb in may, right
         if right.resource == "serviceaccounts/token":
             # Any account's whole power; the admission policies hold it to the accounts of grants.

@@ -21,6 +21,7 @@ from e2e.stories.play import Play
 from pilot_identity.core.audit.entries import EntryType
 
 SECONDS = 90.0
+PARTLY = 4
 PROGRAM = (sys.executable, "-m", "pilot_identity.cli")
 SHORT = {"name": "short", "expression": "duration(grant.spec.duration) <= duration('20m')"}
 ASKS_ONE = {"grant": {"required": 1, "when": "grant.spec.task.id.startsWith('CHANGE-')"}}
@@ -102,8 +103,8 @@ def test_every_decision_can_be_made_again_whatever_became_of_what_it_rested_on(
         assert auditor.agrees(str(issued["index"])) == [issued]
 
     code, (*others, counts) = auditor.replays("--all")
-    assert code == 0
-    assert counts["differ"] == 0
+    assert counts["differ"] == 0, others
+    assert code == (PARTLY if counts["cannot"] else 0)
     assert counts["agree"] >= len(("allowed", "rule", "access", "duration", "child", "waited", "issued"))
     # Of other stories: what no check decided, or what is too large for an entry.
     assert {one["verdict"] for one in others} <= {"cannot be replayed"}

@@ -20,7 +20,7 @@ from pilot_identity.adapters.audit_tiles import StoredTile, TileConfigMaps
 from pilot_identity.adapters.blockage import Blockage
 from pilot_identity.adapters.kubernetes.api import Api
 from pilot_identity.core.audit.archived import Archived
-from pilot_identity.core.audit.checkpoint import LogVerifier
+from pilot_identity.core.audit.checkpoint import LogSigner
 from pilot_identity.core.audit.compacted import Compacted
 from pilot_identity.core.audit.entries import decode_entry
 from pilot_identity.core.audit.groups import BrokenLogError
@@ -65,7 +65,7 @@ class Archiver:
         namespace: str,
         archiving: Archiving,
         *,
-        verifier: LogVerifier,
+        signer: LogSigner,
         remembered: Remembered,
         clock: Clock,
     ) -> None:
@@ -73,7 +73,7 @@ class Archiver:
         self._records = ArchivedConfigMaps(api, namespace)
         self._archive = archiving.archive
         self._older_than = archiving.older_than
-        self._verifier = verifier
+        self._signer, self._verifier = signer, signer.verifier()
         self._remembered = remembered
         self._clock = clock
         self._known: Archived | None = None
@@ -115,10 +115,9 @@ class Archiver:
         if not size:
             return Archived(0, (), "")
         if self._known is None or self._known.size != size:
-            found = await self._records.newest()
+            found = await self._records.verified(self._verifier, self._archive)
             if found is None:
                 raise BrokenLogError(f"the record of what is archived went while it was read, at size {size}")
-            found.require_signed(self._verifier)
             self._known = found
         return self._known
 
@@ -149,7 +148,7 @@ class Archiver:
         last = bundles[-1]
         await self._put_head(last)
         kept = (*self._remembered.kept(before=last.size), *self._revoked(before, bundles))
-        archived = Archived(last.size, last.edge, last.note, kept)
+        archived = Archived(last.size, last.edge, last.note, kept).sealed(self._signer)
         await self._records.write(archived)
         self._known = archived
         await self._delete(tiles)

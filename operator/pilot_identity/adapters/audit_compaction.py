@@ -121,7 +121,7 @@ class Compactor:
         if self._chain.sealed != first:
             return
         self._chain.require(bundle)
-        await self._tiles.write(bundle)
+        await self._tiles.write(bundle, self._signer)
         self.bundles_written += 1
         if self._chain.sealed == first:
             self._chain.seal(bundle)

@@ -15,22 +15,30 @@ from pilot_identity.adapters.audit_archived import ArchivedConfigMaps
 from pilot_identity.adapters.audit_groups import GroupConfigMaps, StoredGroup
 from pilot_identity.adapters.audit_tiles import TileConfigMaps
 from pilot_identity.adapters.kubernetes.api import Api
+from pilot_identity.clocks import Instant
 from pilot_identity.core.audit.archived import Archived
 from pilot_identity.core.audit.chain import Chain, Standing
-from pilot_identity.core.audit.checkpoint import LogVerifier
+from pilot_identity.core.audit.checkpoint import CheckpointError, LogVerifier
 from pilot_identity.core.audit.compacted import Compacted
 from pilot_identity.core.audit.entries import RecordedEntry, decode_entry
 from pilot_identity.core.audit.groups import BrokenLogError, Group
 from pilot_identity.core.audit.growth import Growth
-from pilot_identity.core.audit.merkle import leaf_hash
+from pilot_identity.core.audit.merkle import Frontier, leaf_hash
 from pilot_identity.core.audit.recollection import Recollection, recollect, unpack
 from pilot_identity.core.audit.remembered import Remembered
 from pilot_identity.core.audit.tiles import WIDTH
+from pilot_identity.ports import Archive
 
 log = logging.getLogger(__name__)
 
 OPEN_ATTEMPTS = 5
 """Another operator may be compacting what is being read."""
+UNCERTAIN_SECONDS = 15.0
+"""How much less a group may have stood than its time says.
+
+That is in whole seconds, set before it stands by up to what a request may take, and of two groups by two API
+servers whose clocks differ.
+"""
 
 
 class Follower:
@@ -40,15 +48,19 @@ class Follower:
         chain: what is known of the log that is extended.
         remembered: which steps are recorded, of objects that exist.
         groups, tiles: where they are stored.
+        doubtful: groups that are stored and that this process did not find in the chain, by what they extend.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - where the log is stored, whose it is, and whom to tell
         self,
         api: Api,
         namespace: str,
         verifier: LogVerifier,
         on_read: Callable[[RecordedEntry], None],
         growth: Growth | None,
+        archive: Archive | None,
+        *,
+        now: Callable[[], Instant],
     ) -> None:
         self.chain = Chain()
         self.remembered = Remembered()
@@ -59,6 +71,10 @@ class Follower:
         self._on_read = on_read
         self._growth = growth
         self._at_hand: Compacted | None = None
+        self._now = now
+        self.doubtful: dict[int, StoredGroup] = {}
+        self._archive = archive
+        self._archived_size = 0
 
     async def open(self) -> None:
         """Take the log up: the last bundle and what goes on from there.
@@ -73,15 +89,26 @@ class Follower:
                 await self._open()
                 break
             except BrokenLogError:
-                # Bundles are listed before groups, and what was compacted in between is in neither list.
-                if attempt == OPEN_ATTEMPTS or not await self.tiles.covers(self.chain.size):
+                # Bundles are listed before groups, and what was compacted in between is in neither list. So
+                # is what was archived between the record and the bundles.
+                is_moving = (
+                    await self.tiles.covers(self.chain.size)
+                    or await self._archived.size() > self._archived_size
+                )
+                if attempt == OPEN_ATTEMPTS or not is_moving:
                     raise
 
     async def _open(self) -> None:
         self.chain.clear()
         self.remembered.clear()
-        archived = await self._open_archived()
-        bundles = [found async for found in self.tiles.recollections() if found[0] >= archived]
+        self.doubtful.clear()
+        archived = self._archived_size = await self._open_archived()
+        listed = self.tiles.recollections(self._verifier)
+        bundles = [found async for found in listed if found[0] >= archived]
+        for expected, (first, _) in enumerate(bundles):
+            if first != archived + expected * WIDTH:
+                # Nothing is appended to it by reading on, but what it revoked would be forgotten.
+                raise BrokenLogError(f"the bundle from {archived + expected * WIDTH} on is missing")
         if bundles:
             await self._open_bundles(bundles)
         elif archived:
@@ -89,14 +116,27 @@ class Follower:
         if self._growth is not None:
             self._growth.begin(self.chain.frontier)
         groups = [(await self._absorb_or_pass(stored), stored.created) async for stored in self.groups.all()]
+        groups += await self._unlisted()
         if not groups and bundles:
             raise BrokenLogError("there are bundles and no group; the newest group is never deleted")
         self._date(groups)
         self._at_hand = None
 
+    async def _unlisted(self) -> list[tuple[Standing, dt.datetime]]:
+        """Go on over groups that came since the listing, or were hidden from it by taking their label off."""
+        found: list[tuple[Standing, dt.datetime]] = []
+        try:
+            while (stored := await self.groups.find(self.chain.size)) is not None:
+                found.append((await self._absorb_or_pass(stored), stored.created))
+        except (BrokenLogError, CheckpointError) as error:
+            # What is in the way of the next entry stops entries, when the first is to be written. It must not
+            # stop a start: withdrawals never wait for the log.
+            log.error("%s", error)  # noqa: TRY400 - what is wrong with the log is said once, in a line
+        return found
+
     async def _open_archived(self) -> int:
         """Take up what is kept of the entries that are archived; returns how many are."""
-        archived = await self.archived()
+        archived = await self._archived.verified(self._verifier, self._archive)
         if archived is None:
             return 0
         self.remembered.defer_kept(archived.kept)
@@ -139,12 +179,12 @@ class Follower:
     async def _absorb_or_pass(self, stored: StoredGroup) -> Standing:
         """Go on over a group that is listed; pass over one whose place a bundle has, and that differs."""
         group = stored.group
-        standing = Standing(group.extends, group.size, stored.uid, _tick())
+        standing = stored.standing(_tick())
         if await self._is_bundled(group):
             self._absorb(group, standing)
         else:
             # Nobody was told that it counts (`core.audit.chain`), or someone wrote past the API server.
-            log.error("%s differs from the bundle that has its place; people must look at it", group.name)
+            self._doubt(stored)
         return standing
 
     async def _is_bundled(self, group: Group) -> bool:
@@ -170,38 +210,147 @@ class Follower:
         newest = max((created for _, created in groups), default=None)
         for standing, created in groups:
             if newest is not None:
-                age = (newest - created).total_seconds() - 1.0  # these times are in whole seconds
+                age = (newest - created).total_seconds() - UNCERTAIN_SECONDS
                 self.chain.date(standing, since=_tick() - max(age, 0.0))
 
     async def went_on(self, size: int) -> bool:
         """Whether the log went on at this size, and that is compacted by now, or even archived."""
         return await self.tiles.covers(size) or await self._archived.size() > size
 
-    async def catch_up(self) -> float:
+    async def catch_up(self) -> Instant:
         """Read what was added since: by our own write whose answer was lost, or by another writer.
 
         Returns:
-            As of when the head is known, by the loop's clock.
+            As of when the head is known.
 
         Raises:
-            BrokenLogError: it is archived already; this process slept too long to go on.
+            BrokenLogError: the head is gone, though nothing goes on from it; or all of it is archived
+                already, and this process slept too long to go on.
         """
         while True:
-            asked_at = _tick()
-            found = await self.groups.find(self.chain.size)
+            asked_at, size, head = self._now(), self.chain.size, self.chain.head
+            # The head first. Who deletes it by the rules does so after the log went on, and deletes the next
+            # one only after a bundle has that: then one of the questions below is answered.
+            is_there = head is None or await self._stands(head)
+            found = await self.groups.find(size)
             # Asked after the group: where there is no bundle yet, no group of that name was deleted before.
-            bundle = await self.tiles.read(self.chain.size // WIDTH * WIDTH)
+            bundle = await self.tiles.read(size // WIDTH * WIDTH)
             if bundle is not None:
                 await self._pass_over(bundle)
+            elif found is None and (archived := await self._archived.size()) > size:
+                raise BrokenLogError(f"this writer slept at {size}; all up to {archived} is archived")
+            elif not is_there and (found is None or not await self.tiles.covers(size - 1)):
+                raise _hole(head)
             elif found is not None:
-                group = found.group
-                self._absorb(group, Standing(group.extends, group.size, found.uid, _tick()))
-            elif (archived := await self._archived.size()) > self.chain.size:
-                raise BrokenLogError(
-                    f"this writer slept at {self.chain.size}; all up to {archived} is archived"
-                )
+                self._absorb(found.group, found.standing(_tick()))
             else:
                 return asked_at
+
+    async def is_next(self, group: Standing) -> bool:
+        """Whether a group that was just created has its place in the chain; no clock is asked.
+
+        Raises:
+            BrokenLogError: the head that it extends is gone.
+        """
+        head = self.chain.head
+        is_there = head is None or await self._stands(head)
+        if await self.went_on(group.extends):
+            return False
+        if not is_there:
+            raise _hole(head)
+        return True
+
+    async def is_foreign(self, group: Group) -> bool | None:
+        """Whether a stored group is no part of the chain: bundles have its place, and other entries.
+
+        What is archived was deleted long ago, so what stands in its place is foreign, whatever it says.
+
+        Returns:
+            `None` where that cannot be told yet, because no bundle has its place.
+
+        Raises:
+            BrokenLogError, CheckpointError: a bundle is not what the log's key signed.
+        """
+        end = min(group.size, self.chain.sealed)
+        if group.extends >= end:
+            return None
+        if await self._archived.size() >= group.size:
+            return True
+        for first in range(group.extends // WIDTH * WIDTH, end, WIDTH):
+            before, bundle = await self._tree_at(first), await self.tiles.read(first)
+            if bundle is None or before is None:
+                return None
+            bundle.require_signed(before, self._verifier)
+            start = max(first, group.extends)
+            there = group.entries[start - group.extends : min(end, bundle.size) - group.extends]
+            if bundle.entries[start - first :][: len(there)] != there:
+                return True
+        return False
+
+    async def _tree_at(self, size: int) -> Frontier | None:
+        """The tree at a multiple of 256, as the log's key signed it; `None` where nothing stored has it.
+
+        Raises:
+            BrokenLogError, CheckpointError: what is stored there is not signed.
+        """
+        if not size:
+            return Frontier()
+        chain = Chain()
+        if (bundle := await self.tiles.read(size - WIDTH)) is not None:
+            chain.begin_at(bundle, self._verifier)
+            return chain.frontier
+        archived = await self._archived.newest()
+        if archived is None or archived.size != size:
+            return None
+        archived.require_signed(self._verifier)
+        return Frontier(size, archived.edge)
+
+    def leave_to_compaction(self, stored: StoredGroup) -> None:
+        """Take a group for one that stands, all of whose entries bundles have: it is to be deleted."""
+        self.chain.add(stored.group, stored.standing(_tick()))
+
+    async def require_head(self) -> None:
+        """Make sure that what this process knows of the log is still stored.
+
+        Raises:
+            BrokenLogError: the head is gone.
+        """
+        head = self.chain.head
+        if head is not None and not await self._stands(head):
+            await self.catch_up()
+
+    async def inspect(self) -> None:
+        """Hold all groups that are known to stand against those that are stored, and note unknown ones.
+
+        Raises:
+            BrokenLogError: one is gone whose entries are in no bundle.
+        """
+        known = {one.extends: one for one in self.chain.standing}
+        stored = await self.groups.uids()
+        for one in known.values():
+            if stored.get(one.extends) == one.uid or one.is_stray or not self.chain.has(one):
+                continue
+            if not await self._stands(one) and not await self.went_on(one.size - 1):
+                raise _hole(one)
+        for extends in stored.keys() - known.keys():
+            if extends < self.chain.size and (found := await self.groups.find(extends)) is not None:
+                self._doubt(found)
+
+    def _doubt(self, stored: StoredGroup) -> None:
+        if stored.group.extends not in self.doubtful:
+            log.error("%s is stored and was not found in the log", stored.group.name)
+        self.doubtful[stored.group.extends] = stored
+
+    async def _stands(self, one: Standing) -> bool:
+        """Whether a group is stored, or was put back as it was."""
+        if await self.groups.uid(one.extends) == one.uid:
+            return True
+        found = await self.groups.find(one.extends)
+        if found is None or found.group.digest() != one.digest:
+            return False
+        log.warning("%s was lost and is put back", one.name)
+        self.chain.put_back(one, found.uid)
+        return True
 
     async def _pass_over(self, bundle: Compacted) -> None:
         """Go on over a bundle, and the group that has entries of it and of the next."""
@@ -210,11 +359,10 @@ class Follower:
         for entry in self.remember(first, new):
             self._on_read(entry)
         async for stored in self.groups.all():
-            if stored.group.extends > bundle.size:
-                return
-            if stored.group.size > bundle.size:
+            if stored.group.extends >= bundle.size:
+                return  # the next look finds it by its name
+            if stored.group.size >= bundle.size:
                 await self._absorb_or_pass(stored)
-                return
 
     def _absorb(self, group: Group, standing: Standing) -> None:
         new = self.chain.add(group, standing, self._verifier)
@@ -237,6 +385,14 @@ def _revocation(row: Recollection) -> RecordedEntry:
     """An entry that is compacted, as far as it says what was revoked."""
     never = dt.datetime.min.replace(tzinfo=dt.UTC)
     return RecordedEntry(row.id, "", "", row.subject_uid, never, {"revoked": row.revoked})
+
+
+def _hole(lost: Standing | None) -> BrokenLogError:
+    """A group went whose entries are nowhere else."""
+    name = lost.name if lost is not None else "the newest group"
+    return BrokenLogError(
+        f"{name} is gone, or was replaced, and no bundle has its entries: the log has a hole"
+    )
 
 
 def _tick() -> float:

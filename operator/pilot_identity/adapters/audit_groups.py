@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pilot_identity.adapters.kubernetes import paths
-from pilot_identity.adapters.kubernetes.api import METADATA_ONLY, Api, NotFound
+from pilot_identity.adapters.kubernetes.api import METADATA_LIST, METADATA_ONLY, Api, NotFound
 from pilot_identity.core.audit.chain import Standing
-from pilot_identity.core.audit.groups import NAME_PREFIX, Group, group_name
+from pilot_identity.core.audit.groups import NAME_PREFIX, Group, extended_by, group_name
 from pilot_identity.core.resources.metadata import GROUP
 from pilot_identity.ports import Conflict
 
@@ -34,6 +34,13 @@ class StoredGroup:
     group: Group
     uid: str
     created: dt.datetime
+
+    def standing(self, since: float) -> Standing:
+        """What a chain knows of it, which stood at `since` by the loop's clock."""
+        group = self.group
+        return Standing(
+            group.extends, group.size, self.uid, since, created=self.created, digest=group.digest()
+        )
 
 
 class GroupConfigMaps:
@@ -61,8 +68,29 @@ class GroupConfigMaps:
         except NotFound:
             return None
 
-    async def create(self, group: Group) -> str:
-        """Store a group; returns its UID.
+    async def uids(self) -> Mapping[int, str]:
+        """The UID of every group that is stored, by the size that it extends; no contents.
+
+        Raises:
+            BrokenLogError: a ConfigMap of the prefix is named as no group is.
+        """
+        path, uids = paths.core(self._namespace, "configmaps"), dict[int, str]()
+        async for item in self._api.pages(path, label_selector=_SELECTOR, accept=METADATA_LIST):
+            metadata = item["metadata"]
+            if metadata["name"].startswith(NAME_PREFIX):
+                uids[extended_by(metadata["name"])] = metadata["uid"]
+        return uids
+
+    async def uid(self, size: int) -> str | None:
+        """The UID of the group that extends a tree of this size, if it is stored; without its contents."""
+        try:
+            found = await self._api.call("GET", self._path(group_name(size)), accept=METADATA_ONLY)
+        except NotFound:
+            return None
+        return str(found["metadata"]["uid"])
+
+    async def create(self, group: Group) -> StoredGroup:
+        """Store a group.
 
         Raises:
             Conflict: another of that name stands there.
@@ -74,8 +102,8 @@ class GroupConfigMaps:
             "immutable": True,
             "data": dict(group.data()),
         }
-        created = await self._api.create(self._path(), body, accept=METADATA_ONLY)
-        return str(created["metadata"]["uid"])
+        created = (await self._api.create(self._path(), body, accept=METADATA_ONLY))["metadata"]
+        return StoredGroup(group, created["uid"], dt.datetime.fromisoformat(created["creationTimestamp"]))
 
     async def delete(self, standing: Standing) -> None:
         """Delete a group; one that is gone is gone, and one that was replaced is left."""

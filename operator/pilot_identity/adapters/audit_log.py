@@ -4,41 +4,58 @@ While one group is being written, entries wait and become the next one; when not
 is written at once. So the cost is per group, and the latency of an idle log is one write. Under load groups
 are paced: they grow instead of becoming more. Behind the head full bundles become tiles
 (`audit_compaction`), and old tiles leave for the archive (`audit_archiving`).
+
+Nobody is told an index unless its group stands in the one chain (`core.audit.chain`). Where the log has a
+hole no entry is taken, so nothing is issued, until it is whole again; what ends is withdrawn all the same.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from typing import Literal
 
 from pilot_identity.adapters.audit_compaction import Compactor
 from pilot_identity.adapters.audit_following import Follower
+from pilot_identity.adapters.audit_groups import StoredGroup
+from pilot_identity.adapters.blockage import Blockage
 from pilot_identity.adapters.kubernetes.api import Api
 from pilot_identity.adapters.revocations import Budget
-from pilot_identity.core.audit.chain import GRACE_SECONDS, Standing
+from pilot_identity.clocks import Instant
+from pilot_identity.core.audit.chain import FRESH_SECONDS, Standing
 from pilot_identity.core.audit.checkpoint import CheckpointError, LogSigner
 from pilot_identity.core.audit.entries import Entry, RecordedEntry, decode_entry, encode_entry
-from pilot_identity.core.audit.groups import MAX_ENTRIES, BrokenLogError, extend, take
+from pilot_identity.core.audit.groups import MAX_ENTRIES, BrokenLogError, extend, group_name, take
 from pilot_identity.core.audit.growth import Growth
 from pilot_identity.core.audit.remembered import Announced
 from pilot_identity.core.audit.shelf import proof_files, proven
 from pilot_identity.core.audit.tiles import WIDTH
-from pilot_identity.ports import AlreadyRecorded, Archive, Conflict, PortError, Unavailable
+from pilot_identity.core.decisions.plan import Notice, Owner
+from pilot_identity.core.resources.conditions import Reason, cut
+from pilot_identity.core.resources.metadata import Key
+from pilot_identity.ports import AlreadyRecorded, Archive, Conflict, PortError, Recorder, Unavailable
 
 log = logging.getLogger(__name__)
 
 OWED_RETRY_SECONDS = 5.0
-FRESH_SECONDS = GRACE_SECONDS / 2
-"""Whoever knew the head so lately may write without looking; a request takes at most 10 s."""
+LOOK_SECONDS = 5.0
+"""How often it looks whether the newest group is still stored, at work or idle: one GET without contents."""
+INSPECT_SECONDS = 60.0
+"""How often it looks after all groups that stand: one list without contents."""
 GROUPS_AT_ONCE = 32
 GROUPS_PER_SECOND = 35
 """In the long run: 64 writers that wait for each other's groups get 2,240 entries a second into these.
 
 With the bundles that those make, nine a second, that is 44 ConfigMaps a second.
 """
+
+
+class Halted(Unavailable, BrokenLogError):  # noqa: N818 - as in `ports`
+    """The stored log is not what was committed: nothing is added to it until it is whole again."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,6 +76,8 @@ class ConfigMapLog:
 
     Attributes:
         compaction: works behind the head.
+        follower: knows what is stored.
+        blockage: why the log takes no entries, where it is not what was committed.
         remembered: which steps are recorded, of objects that exist.
         groups_written: how many this process wrote.
     """
@@ -72,6 +91,8 @@ class ConfigMapLog:
         on_read: Callable[[RecordedEntry], None],
         growth: Growth | None = None,
         archive: Archive | None = None,
+        recorder: Recorder | None = None,
+        now: Callable[[], Instant] = Instant.now,
     ) -> None:
         """Make the log of a namespace.
 
@@ -83,16 +104,23 @@ class ConfigMapLog:
                 one that is compacted only what it says was revoked.
             growth: is told every leaf that is added, for proofs to witnesses.
             archive: has the oldest entries, where they have left the cluster.
+            recorder: tells people where the log takes no entries.
+            now: tells how much time passed.
         """
         self._archive = archive
         self._signer = signer
-        self._follower = Follower(api, namespace, signer.verifier(), on_read, growth)
-        self._chain, self.remembered = self._follower.chain, self._follower.remembered
-        self._groups, self._tiles = self._follower.groups, self._follower.tiles
+        self.follower = Follower(api, namespace, signer.verifier(), on_read, growth, archive, now=now)
+        self._chain, self.remembered = self.follower.chain, self.follower.remembered
+        self._groups, self._tiles = self.follower.groups, self.follower.tiles
         self.compaction = Compactor(
             self._chain, self._groups, self._tiles, signer, deletes_per_second=2 * GROUPS_PER_SECOND
         )
-        self._known_at = float("-inf")
+        self.blockage = Blockage("the audit log takes no entries")
+        self._namespace = namespace
+        self._recorder = recorder
+        self._now = now
+        self._known: Instant | None = None
+        self._look_at = self._inspect_at = float("-inf")
         self._pace = Budget(GROUPS_AT_ONCE, GROUPS_PER_SECOND)
         self._waiting: list[_Waiting] = []
         self._wake = asyncio.Event()
@@ -124,8 +152,9 @@ class ConfigMapLog:
         Raises:
             BrokenLogError, CheckpointError: what is stored is no log of ours; nothing may be added to it.
         """
-        self._known_at = _tick()
-        await self._follower.open()
+        self._known = self._now()
+        await self.follower.open()
+        self._look_at, self._inspect_at = _tick() + LOOK_SECONDS, _tick() + INSPECT_SECONDS
         log.info("the audit log has %d entries, %d of them compacted", self.size, self.sealed)
 
     async def commit(self, entries: Sequence[Entry]) -> int:
@@ -134,6 +163,7 @@ class ConfigMapLog:
         Raises:
             AlreadyRecorded: the last entry's id is in the log already and announces a credential.
             Unavailable: the write's outcome is not known, or it did not happen.
+            Halted: it did not happen, because the log has a hole.
         """
         waiting = [self._enqueue(entry) for entry in entries]
         self._wake.set()
@@ -181,6 +211,11 @@ class ConfigMapLog:
             return None
         return told.index, decode_entry(await self._entry(told))
 
+    async def recorded(self, subject_uid: str, step: str) -> tuple[int, RecordedEntry] | None:
+        """The entry of a step of a subject that exists, if the log has it: its id is `<uid>/<step>`."""
+        index = self.remembered.index_of(subject_uid, f"{subject_uid}/{step}")
+        return None if index is None else (index, decode_entry(await self._stored(index)))
+
     def has_room(self, entry: Entry) -> bool:
         """Whether the log can know this entry when it comes again."""
         return self.remembered.has_room(entry.subject_uid, entry.id)
@@ -195,14 +230,21 @@ class ConfigMapLog:
 
     def retain(self, subject_uids: AbstractSet[str]) -> None:
         """Forget all other subjects: they are gone, and their Secrets with them."""
-        self.remembered.retain(subject_uids)
+        doubtful = {stored.uid for stored in self.follower.doubtful.values()}
+        self.remembered.retain(subject_uids | doubtful)
 
     async def run(self) -> None:
-        """Write groups, for ever."""
+        """Write groups, and look whether what was written is still stored, for ever."""
         while True:
-            await self._wake.wait()
+            try:
+                async with asyncio.timeout_at(self._look_at):
+                    await self._wake.wait()
+            except TimeoutError:
+                await self._look()
             self._wake.clear()
             while self._waiting:
+                if _tick() >= self._look_at:
+                    await self._look()
                 await asyncio.sleep(self._pace.take(1))
                 count = take([item.encoded for item in self._waiting[:MAX_ENTRIES]])
                 batch = [item for item in self._waiting[:count] if not item.done.done()]
@@ -229,14 +271,28 @@ class ConfigMapLog:
     async def _entry(self, told: Announced) -> bytes:
         """Read an announcement out of its bundle, where it is not at hand."""
         if told.encoded is None:
-            first = told.index // WIDTH * WIDTH
-            try:
-                bundle = await self._tiles.read(first)
-                entries = bundle.entries if bundle is not None else await self._from_archive(first)
-            except (BrokenLogError, CheckpointError) as error:
-                raise Unavailable(f"entry {told.index} cannot be read: {error}") from error
-            told.encoded = entries[told.index - first]
+            told.encoded = await self._bundled(told.index)
         return told.encoded
+
+    async def _stored(self, index: int) -> bytes:
+        """Read an entry out of its group, or its bundle where it is compacted."""
+        try:
+            async for stored in self._groups.all():
+                group = stored.group
+                if group.extends <= index < group.size:
+                    return group.entries[index - group.extends]
+        except BrokenLogError as error:
+            raise Unavailable(f"entry {index} cannot be read: {error}") from error
+        return await self._bundled(index)
+
+    async def _bundled(self, index: int) -> bytes:
+        first = index // WIDTH * WIDTH
+        try:
+            bundle = await self._tiles.read(first)
+            entries = bundle.entries if bundle is not None else await self._from_archive(first)
+        except (BrokenLogError, CheckpointError) as error:
+            raise Unavailable(f"entry {index} cannot be read: {error}") from error
+        return entries[index - first]
 
     async def _from_archive(self, first: int) -> Sequence[bytes]:
         """Read a bundle that left, and believe of it what hashes to the edge that the log's key signed.
@@ -244,7 +300,7 @@ class ConfigMapLog:
         Raises:
             BrokenLogError: the archive has something else.
         """
-        record = await self._follower.archived()
+        record = await self.follower.archived()
         if self._archive is None or record is None or record.size <= first:
             raise Unavailable(f"the bundle from {first} on is neither in the cluster nor in the archive")
         read = {path: await self._archive.read(path) for path in proof_files(first, record.size)}
@@ -252,43 +308,126 @@ class ConfigMapLog:
 
     async def _write_or_fail(self, batch: list[_Waiting]) -> None:
         try:
+            if self.blockage.is_there:
+                raise Halted(self.blockage.cause)
             await self._write(batch)
-        except (PortError, BrokenLogError, CheckpointError) as error:
-            # Whoever waits looks again; nobody holds up withdrawals by waiting here.
-            for item in batch:
-                if not item.done.done():
-                    item.done.set_exception(error)
+        except PortError as error:
+            _fail(batch, error)
+        except (BrokenLogError, CheckpointError) as error:
+            self._halt(error)
+            _fail(batch, Halted(str(error)))
+
+    async def _look(self) -> None:
+        """Look whether the log is still stored as it was committed; halt where it is not, else go on."""
+        try:
+            if self._in_doubt or self.blockage.is_there:
+                await self._catch_up()
+            else:
+                await self.follower.require_head()
+            if self.blockage.is_there or _tick() >= self._inspect_at:
+                await self.follower.inspect()
+                self._inspect_at = _tick() + INSPECT_SECONDS
+            self._go_on()
+        except PortError as error:
+            log.debug("cannot look after the audit log: %s", error)
+        except (BrokenLogError, CheckpointError) as error:
+            self._halt(error)
+        self._look_at = _tick() + LOOK_SECONDS
+
+    def _halt(self, error: Exception) -> None:
+        is_new = str(error) != self.blockage.cause
+        self.blockage.note(error)
+        if is_new:
+            note = "Nothing is issued; what ends is withdrawn all the same. See docs/how-to/log-hole.md."
+            self._tell("Warning", Reason.LOG_HALTED, f"{note} {error}")
+
+    def _go_on(self) -> None:
+        if self.blockage.is_there:
+            self._tell(
+                "Normal", Reason.LOG_GOES_ON, "The log is stored as it was committed; entries are taken."
+            )
+        self.blockage.clear()
+
+    def _tell(self, kind: Literal["Normal", "Warning"], reason: Reason, note: str) -> None:
+        """Tell people by an Event on the newest group, stored or not."""
+        if self._recorder is not None:
+            head = self._chain.head
+            name, uid = (head.name, head.uid) if head is not None else (group_name(self.size), "")
+            who = Owner(Key("ConfigMap", self._namespace, name), uid)
+            self._recorder.tell(Notice(who, kind, reason, "Verify", cut(note)), -1)
 
     async def _write(self, batch: list[_Waiting]) -> None:
         while True:
-            if self._in_doubt or _tick() - self._known_at > FRESH_SECONDS:
-                self._known_at = await self._follower.catch_up()
-                self._in_doubt = False
+            if self._in_doubt:
+                await self._catch_up()
+            elif self._age() >= FRESH_SECONDS:
+                await self.follower.require_head()  # while it stands, the log was not compacted past it
             batch = self._answer_known(batch)
             if not batch:
                 return
             group, _ = extend(self._chain.frontier, (item.encoded for item in batch), self._signer)
-            self._in_doubt, sent_at = True, _tick()
+            self._in_doubt, sent_at = True, self._now()
             try:
-                uid = await self._groups.create(group)
+                created = await self._groups.create(group)
             except Conflict:
                 log.warning("another writer extended the log at %d; follows it", self.size)
                 continue
-            standing = Standing(group.extends, group.size, uid, _tick())
-            if _tick() - self._known_at >= GRACE_SECONDS and await self._follower.went_on(group.extends):
+            standing = created.standing(_tick())
+            if not await self._is_next(standing):
                 log.warning("this writer slept; the log went on at %d without it; follows it", self.size)
-                self._chain.stray(standing)
-                await self._groups.delete(standing)
-                self._chain.gone(standing)
+                await self._follow_instead(created)
                 continue
-            self._in_doubt, self._known_at = False, sent_at
+            self._in_doubt, self._known = False, sent_at
             self.groups_written += 1
             self._chain.add(group, standing)
-            self._follower.remember(group.extends, group.entries)
+            self.follower.remember(group.extends, group.entries)
             for index, item in enumerate(batch, start=group.extends):
                 if not item.done.done():
                     item.done.set_result(index)
             return
+
+    async def _catch_up(self) -> None:
+        self._known = await self.follower.catch_up()
+        self._in_doubt = False
+
+    def _age(self) -> float:
+        """How old what this process knows of the head is, in seconds, by whichever clock went furthest."""
+        return self._known.until(self._now()) if self._known is not None else math.inf
+
+    async def _is_next(self, standing: Standing) -> bool:
+        """Whether a group that was just created is the log's next: if in doubt, by what is stored.
+
+        In doubt is what the API server made long after the head, by its own clock, which goes on while this
+        machine is paused; and what took long, by this machine's clocks, which need no other's to be right.
+
+        Raises:
+            BrokenLogError: the head is gone; the group, which nobody was told of, is taken back.
+        """
+        created = standing.created
+        if created is not None and self._chain.is_close_behind(created) and self._age() < FRESH_SECONDS:
+            return True
+        try:
+            return await self.follower.is_next(standing)
+        except BrokenLogError:
+            await self._take_back(standing)
+            raise
+
+    async def _follow_instead(self, created: StoredGroup) -> None:
+        """Follow the log, and delete a group that came too late; not one that others compacted meanwhile."""
+        standing = created.standing(_tick())
+        self.follower.doubtful[standing.extends] = created  # until it is clear which it is
+        await self._catch_up()
+        if self._chain.has(standing):
+            # It lies over a bundle's edge: others went on from it while this process waited for the answer.
+            del self.follower.doubtful[standing.extends]
+        elif await self.follower.is_foreign(created.group):
+            await self._take_back(standing)
+            del self.follower.doubtful[standing.extends]
+
+    async def _take_back(self, standing: Standing) -> None:
+        self._chain.stray(standing)
+        await self._groups.delete(standing)
+        self._chain.gone(standing)
 
     def _answer_known(self, batch: list[_Waiting]) -> list[_Waiting]:
         """Answer those whose id is in the log by now; returns the others, each id once."""
@@ -304,6 +443,13 @@ class ConfigMapLog:
             else:
                 unsaid[item.id] = item
         return list(unsaid.values())
+
+
+def _fail(batch: Sequence[_Waiting], error: PortError) -> None:
+    """Tell those who wait: they look again; nobody holds up withdrawals by waiting here."""
+    for item in batch:
+        if not item.done.done():
+            item.done.set_exception(error)
 
 
 def _tick() -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,12 +12,15 @@ from typing import Any
 
 from pilot_identity.adapters.kubernetes import paths
 from pilot_identity.adapters.kubernetes.api import METADATA_LIST, METADATA_ONLY, Api, NotFound
+from pilot_identity.core.audit.checkpoint import LogSigner, LogVerifier
 from pilot_identity.core.audit.compacted import NAME_PREFIX, Compacted, TileName
 from pilot_identity.core.audit.groups import BrokenLogError
-from pilot_identity.core.audit.recollection import ANNOTATION, pack
+from pilot_identity.core.audit.recollection import ANNOTATION, annotated, sealed
 from pilot_identity.core.audit.tiles import WIDTH
 from pilot_identity.core.resources.metadata import GROUP
 from pilot_identity.ports import Conflict
+
+log = logging.getLogger(__name__)
 
 TILE_LABEL = {f"{GROUP}/audit": "tile"}
 _MAX_PARTS = 32
@@ -48,8 +52,11 @@ class TileConfigMaps:
         self._api = api
         self._namespace = namespace
 
-    async def recollections(self) -> AsyncIterator[tuple[int, str]]:
+    async def recollections(self, verifier: LogVerifier) -> AsyncIterator[tuple[int, str]]:
         """Yield of each bundle its first entry and its recollection as packed, in order; no contents.
+
+        It is empty where there is none, or the log's key did not seal it: anyone who may write past the
+        admission policies can change an annotation.
 
         Raises:
             BrokenLogError: a ConfigMap of the prefix is named as no bundle is.
@@ -62,7 +69,11 @@ class TileConfigMaps:
                 continue  # the admission policy guards names; anyone may set a label
             name = TileName.parse(metadata["name"])
             if not name.part:
-                yield name.first, (metadata.get("annotations") or {}).get(ANNOTATION, "")
+                found = metadata.get("annotations") or {}
+                packed = sealed(name.first, found, verifier)
+                if not packed and ANNOTATION in found:
+                    log.error("%s: what it keeps of its entries is not sealed by the log's key", name)
+                yield name.first, packed
 
     async def oldest(self, count: int) -> Sequence[StoredTile]:
         """The first ConfigMaps of bundles by name, which is the log's order, without their contents."""
@@ -115,16 +126,17 @@ class TileConfigMaps:
             raise BrokenLogError(f"{TileName(first)}: it is not whole: {error}") from error
         return Compacted.from_config_maps(parts)
 
-    async def write(self, bundle: Compacted) -> None:
+    async def write(self, bundle: Compacted, signer: LogSigner) -> None:
         """Write a bundle, or find that it is there: its name is taken only by itself.
+
+        `signer` seals what is kept of it for a start.
 
         Raises:
             BrokenLogError: something else stands there under its name.
         """
         config_maps = await asyncio.to_thread(bundle.config_maps)
-        packed = await asyncio.to_thread(pack, bundle.entries)
+        kept = await asyncio.to_thread(annotated, bundle.first, bundle.entries, signer)
         for name, data, binary in config_maps:
-            annotations = {ANNOTATION: packed} if packed and not name.part else {}
             body = {
                 "apiVersion": "v1",
                 "kind": "ConfigMap",
@@ -132,7 +144,7 @@ class TileConfigMaps:
                     "name": str(name),
                     "namespace": self._namespace,
                     "labels": TILE_LABEL,
-                    "annotations": annotations,
+                    "annotations": kept if not name.part else {},
                 },
                 "immutable": True,
                 "data": dict(data),

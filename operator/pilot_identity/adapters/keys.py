@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -23,7 +24,7 @@ class LostKeyError(Exception):
 
 
 class KeySecrets:
-    """Reads and creates the Secrets that hold keys, by default the operator's; it never changes one."""
+    """Reads, makes and deletes the Secrets that hold keys, by default the operator's; it changes none."""
 
     def __init__(self, api: Api, namespace: str, managed_by: str = "pilot-identity") -> None:
         self._api = api
@@ -36,7 +37,7 @@ class KeySecrets:
             found = await self._api.get(paths.core(self._namespace, "secrets", name))
         except NotFound:
             return None
-        return {file: base64.b64decode(content) for file, content in (found.get("data") or {}).items()}
+        return _decoded(found)
 
     async def create(self, name: str, secret_type: str, data: Mapping[str, bytes]) -> bool:
         """Create a Secret; returns False where another process was first."""
@@ -57,6 +58,20 @@ class KeySecrets:
         except Conflict:
             return False
         return True
+
+    async def delete(self, name: str, expected: Mapping[str, bytes]) -> None:
+        """Delete a Secret if it holds exactly what is expected; one that is gone is gone."""
+        try:
+            found = await self._api.get(paths.core(self._namespace, "secrets", name))
+            if _decoded(found) == expected:
+                uid = found["metadata"]["uid"]
+                await self._api.delete(paths.core(self._namespace, "secrets", name), uid=uid)
+        except (NotFound, Conflict):
+            return
+
+
+def _decoded(secret: Mapping[str, Any]) -> dict[str, bytes]:
+    return {file: base64.b64decode(content) for file, content in (secret.get("data") or {}).items()}
 
 
 async def log_signer(api: Api, namespace: str, log_id: str) -> LogSigner:

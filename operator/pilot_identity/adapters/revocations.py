@@ -19,7 +19,7 @@ import datetime as dt
 import itertools
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -28,6 +28,7 @@ import msgspec
 from pilot_identity.adapters.kubernetes import paths
 from pilot_identity.adapters.kubernetes.api import Api, Invalid, NotFound
 from pilot_identity.core.audit.entries import RecordedEntry
+from pilot_identity.core.decisions.stage_keys import OLDEST, KeyFacts
 from pilot_identity.core.resources.metadata import GROUP
 from pilot_identity.core.spiffe.revocation import Revoked
 from pilot_identity.ports import (
@@ -99,13 +100,14 @@ class _List:
 
 @dataclass(frozen=True, slots=True)
 class _Files:
-    """A list as signed: of which version, its number, when, and what could not be in it."""
+    """A list as signed: of which version, its number, when, what could not be in it, and with which keys."""
 
     version: int
     number: int
     at: dt.datetime
     data: dict[str, str]
     left_out: frozenset[str]
+    keys: KeyFacts
 
     @property
     def size(self) -> int:
@@ -124,6 +126,8 @@ class _Place:
         turn: of those that wait for something fresh, the smallest is next; 0 where nothing waits.
         is_in_flight: whether it is being written.
         left_out: what the published list had no room for.
+        keys: with what it was signed.
+        is_outdated: whether it is wanted with other keys.
         problem: why the last write failed; empty where it did not.
         retry_at: by the loop's clock.
     """
@@ -135,6 +139,8 @@ class _Place:
     turn: int = 0
     is_in_flight: bool = False
     left_out: frozenset[str] = frozenset()
+    keys: KeyFacts | None = None
+    is_outdated: bool = False
     problem: str = ""
     failures: int = 0
     retry_at: float = 0.0
@@ -145,11 +151,29 @@ class _Place:
 class ConfigMapRevocations:
     """`ports.Revocations`: ConfigMaps `pilot-revoked-<stage>`, in the served namespaces (none named: all)."""
 
-    def __init__(self, api: Api, issuer: Issuer, clock: Clock, namespaces: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        api: Api,
+        issuer: Issuer,
+        clock: Clock,
+        namespaces: Sequence[str] = (),
+        *,
+        signing: Callable[[str], int] = lambda _: OLDEST,
+    ) -> None:
+        """Take the parts.
+
+        Args:
+            api: the API server.
+            issuer: signs the lists.
+            clock: tells the time.
+            namespaces: the served ones; none named: all.
+            signing: which generation of a stage's keys signs now.
+        """
         self._api = api
         self._issuer = issuer
         self._clock = clock
         self._namespaces = frozenset(namespaces)
+        self._signing = signing
         self._lists: dict[str, _List] = {}
         self._places: dict[tuple[str, str], _Place] = {}
         self._wake = asyncio.Event()
@@ -188,6 +212,17 @@ class ConfigMapRevocations:
             place.wanted = stage.version
         self._wake.set()
         return place
+
+    def behind(self, stage: str, keys: KeyFacts) -> frozenset[str]:
+        """The namespaces whose lists are not signed with these keys; they are due now."""
+        found = set[str]()
+        for (name, namespace), place in self._places.items():
+            place.is_outdated = place.keys != keys if name == stage else place.is_outdated
+            if name == stage and place.is_outdated:
+                found.add(namespace)
+        if found:
+            self._wake.set()
+        return frozenset(found)
 
     async def published(self, revoked: Revoked) -> Publication:
         """Wait a moment for the lists in its namespace to name it; say where they stand."""
@@ -266,7 +301,7 @@ class ConfigMapRevocations:
         """Seconds until a place is due and its list's size may be spent on it."""
         tick = _tick()
         due_in = place.retry_at - tick
-        if place.published >= place.wanted and place.at is not None:
+        if place.published >= place.wanted and place.at is not None and not place.is_outdated:
             due_in = max(due_in, (place.at + REFRESH - self._clock()).total_seconds())
         built = self._lists[where[0]].built
         size = built.size if built is not None else 0
@@ -293,10 +328,12 @@ class ConfigMapRevocations:
         place.changed.set()
 
     async def _publish(self, stage: str, namespace: str, place: _Place) -> None:
-        if await self._issuer.facts(stage) is None:
+        generation = self._signing(stage)
+        keys = await self._issuer.facts(stage, generation)
+        if keys is None:
             raise Unavailable(f"stage {stage!r} has no keys to sign its lists with")
         revoked = self._lists[stage]
-        files = self._files(stage, revoked)
+        files = self._files(stage, revoked, generation, keys)
         if not revoked.items:
             await self._remove(stage, namespace)
             place.published = -1
@@ -312,15 +349,16 @@ class ConfigMapRevocations:
             raise
         self.writes += 1
         place.published, place.at, place.left_out = files.version, files.at, files.left_out
-        place.written = _tick()
+        place.written, place.keys, place.is_outdated = _tick(), files.keys, False
         place.problem, place.failures, place.retry_at = "", 0, 0.0
         if place.is_closed:
             del self._places[stage, namespace]
 
-    def _files(self, stage: str, revoked: _List) -> _Files:
+    def _files(self, stage: str, revoked: _List, generation: int, keys: KeyFacts) -> _Files:
         """Sign the list, or take the one that was signed for another namespace a moment ago."""
         now, before = self._clock(), revoked.built
-        if before is not None and before.version == revoked.version and now < before.at + REFRESH / 2:
+        is_same = before is not None and (before.version, before.keys) == (revoked.version, keys)
+        if before is not None and is_same and now < before.at + REFRESH / 2:
             return before
         if before is not None:
             _prune(revoked, before.at)
@@ -335,6 +373,7 @@ class ConfigMapRevocations:
                 number=revoked.number,
                 this_update=now,
                 next_update=now + VALID_FOR,
+                generation=generation,
             )
             files = _Files(
                 revoked.version,
@@ -342,6 +381,7 @@ class ConfigMapRevocations:
                 now,
                 dict(self._issuer.revocation_lists(order)),
                 frozenset(revoked.items.keys() - {one.name for one in kept}),
+                keys,
             )
             if files.size <= LARGEST_BYTES:
                 break

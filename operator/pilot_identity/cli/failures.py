@@ -24,7 +24,8 @@ class ExitCode(IntEnum):
     LATE = 3
     """It did not happen within `--timeout`; it may still."""
     PARTLY = 4
-    """All that was read is sound, but older entries are in the archive, and that was not named."""
+    """Nothing is wrong in what was read, but not all was: it is archived, a copy is old, something could not
+    be listed or read; or a log has too little of some decision to make it again."""
     INTERRUPTED = 130
     """Ctrl-C, as shells count it (128 + SIGINT)."""
 

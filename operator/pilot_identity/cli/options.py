@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import inspect
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +20,8 @@ from pilot_identity.cli.session import Session
 from pilot_identity.core.resources.parsing import ResourceError
 
 Own = ParamSpec("Own")
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""What a write fails with where there is no room; a closed pipe is no failure, and no file is read so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,13 @@ def failing_well() -> Iterator[None]:
     except ResourceError as error:
         tell(f"error: {error}")
         tell("hint: this kubectl-pilot is of another version than the API in the cluster; update it")
+        raise typer.Exit(ExitCode.REFUSED) from error
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        # What is left in the buffer would fail once more at the end of the process.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        tell(f"error: the result cannot be written: {error.strerror}")
         raise typer.Exit(ExitCode.REFUSED) from error
     except KeyboardInterrupt as error:
         tell("interrupted; what was asked for already goes on")

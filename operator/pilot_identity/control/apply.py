@@ -11,6 +11,7 @@ from typing import assert_never
 
 import msgspec
 
+from pilot_identity.control.bundles import Bundles
 from pilot_identity.control.store import Store
 from pilot_identity.core.audit.entries import Entry
 from pilot_identity.core.decisions.announced import RELEASE_WITHIN
@@ -83,6 +84,7 @@ class Applier:
     revocations: Revocations
     clock: Clock
     _cutting: dict[str, asyncio.Task[None]] = field(default_factory=dict, init=False)
+    _bundles: Bundles = field(default_factory=Bundles, init=False)
 
     def cut(self, grant: TaskGrant) -> None:
         """Cut the Kubernetes access of a grant that is to end, ahead of its pass, which does the rest.
@@ -107,6 +109,10 @@ class Applier:
 
     async def apply(self, resource: Resource, plan: Plan) -> Applied:
         """Carry out `plan` for `resource`."""
+        with self._bundles.wanted(plan.prepare):
+            return await self._apply(resource, plan)
+
+    async def _apply(self, resource: Resource, plan: Plan) -> Applied:
         dirty: set[Key] = set()
         if plan.hold:
             resource = await self._set_finalizer(resource, dirty, held=True)
@@ -174,9 +180,11 @@ class Applier:
             await self._withdraw(withdrawal)
         for preparation in plan.prepare:
             await self._prepare(preparation)
-        if plan.make_keys is not None:
-            await self._make_keys(plan.make_keys)
-        return await self._record(plan)
+        made = await self._make_keys(plan.make_keys) if plan.make_keys is not None else Outcome()
+        outcome = await self._record(plan)
+        if plan.retire_keys is not None:
+            await self.issuer.delete_keys(plan.retire_keys)
+        return outcome if outcome.index >= 0 else made
 
     def _tell(self, notice: Notice, index: int) -> None:
         about = {"object": str(notice.owner.key), "reason": str(notice.reason), "audit_index": index}
@@ -261,10 +269,11 @@ class Applier:
         if self.clock() > announcement.time + RELEASE_WITHIN:
             raise Conflict(f"entry {index} took too long to commit; what it announces is not released")
 
-    async def _make_keys(self, order: KeyOrder) -> None:
+    async def _make_keys(self, order: KeyOrder) -> Outcome:
         fingerprints = self.issuer.draw_keys(order)
-        await self.log.commit([order.announce(fingerprints)])
+        index = await self.log.commit([order.announce(fingerprints)])
         await self.issuer.store_keys(order)
+        return Outcome(index)
 
     async def _withdraw(self, withdrawal: Withdrawal) -> None:
         match withdrawal:
@@ -274,19 +283,29 @@ class Applier:
                 await self.cluster.accounts.delete(owner.key.namespace, name)
             case DeleteCredential(namespace, secret, uid):
                 await self.cluster.delete_credential(namespace, secret, uid)
-            case RemoveBundle(namespace, stage):
-                await self.cluster.remove_bundle(namespace, stage)
+            case RemoveBundle(owner, stage):
+                await self._remove_bundle(owner, stage)
             case Revoke(revoked):
                 self.revocations.revoke(revoked)
             case _:
                 assert_never(withdrawal)
+
+    async def _remove_bundle(self, owner: Owner, stage: str) -> None:
+        """Delete a bundle, unless another pilot got there since that was decided."""
+        namespace = owner.key.namespace
+        async with self._bundles.turn((namespace, stage)):
+            is_wanted = self._bundles.is_wanted((namespace, stage))
+            if is_wanted or stage in self.store.neighbours_stages(owner.key):
+                raise Conflict(f"the bundle of stage {stage!r} in {namespace} is needed again")
+            await self.cluster.remove_bundle(namespace, stage)
 
     async def _prepare(self, preparation: Preparation) -> None:
         match preparation:
             case MakeServiceAccount():
                 await self.cluster.make_service_account(preparation)
             case PublishBundle(namespace, stage):
-                await self.cluster.publish_bundle(namespace, stage, self.issuer.bundle(stage))
+                async with self._bundles.turn((namespace, stage)):
+                    await self.cluster.publish_bundle(namespace, stage, self.issuer.bundle(stage))
             case _:
                 assert_never(preparation)
 

@@ -99,8 +99,8 @@ class Completeness:
     every: float = EVERY_SECONDS
     figures: Figures = field(default_factory=Figures)
     found: tuple[Discrepancy, ...] = ()
-    _record: Record = field(default_factory=Record)
-    _taken: dict[str, frozenset[int]] = field(default_factory=dict)
+    _record: Record = field(default_factory=lambda: Record(of_secrets=False))
+    _taken: dict[str, tuple[int, ...]] = field(default_factory=dict)
     _failed: Counter[str] = field(default_factory=Counter)
 
     async def run(self) -> None:
@@ -166,11 +166,11 @@ class Completeness:
         wanted = {one.metadata.uid: self._entries_of(one) for one in subjects}
         self._forget(self._taken.keys() - wanted.keys())
         # What a status named falsely, or what is older than what was taken: from the beginning, in order.
-        self._forget(uid for uid, taken in self._taken.items() if _is_older(wanted[uid] - taken, taken))
+        self._forget([uid for uid, taken in self._taken.items() if _is_older(wanted[uid], taken)])
         missing = {
-            uid: indices - self._taken.get(uid, frozenset())
+            uid: new
             for uid, indices in wanted.items()
-            if not indices <= self._taken.get(uid, frozenset())
+            if (new := indices.difference(self._taken.get(uid, ())))
         }
         chosen = self._choose([one for one in subjects if one.metadata.uid in missing], missing)
         read = await self.entries.read({index for uid in chosen for index in missing[uid]})
@@ -182,9 +182,12 @@ class Completeness:
                 # A status may name what is another's: then its subject is told nothing by it.
                 if read[index].subject_uid == uid:
                     self._record.take(index, read[index])
-            self._taken[uid] = wanted[uid]
+            self._taken[uid] = tuple(sorted(wanted[uid]))
             del self._failed[uid]
         unknown = [one for one in subjects if one.metadata.uid in missing]
+        for one in subjects:
+            if one.status.credential is not None:
+                self._record.confirm(one.metadata.uid, one.status.credential.id)
         self._record.pending = frozenset(missing)
         self._record.pending_accounts = frozenset(
             account_name(one) for one in unknown if isinstance(one, TaskGrant)
@@ -260,8 +263,10 @@ class Completeness:
         return telling is None or await self.teller.tell(subject, telling)
 
 
-def _is_older(missing: frozenset[int], taken: frozenset[int]) -> bool:
-    return bool(missing) and bool(taken) and min(missing) < max(taken)
+def _is_older(wanted: frozenset[int], taken: tuple[int, ...]) -> bool:
+    """Whether something is to be read that comes before what was taken."""
+    missing = wanted.difference(taken)
+    return bool(missing) and bool(taken) and min(missing) < taken[-1]
 
 
 def _is_alive(one: Concerned) -> bool:

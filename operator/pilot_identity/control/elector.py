@@ -5,6 +5,10 @@ seen the same renewal for a whole lease duration *by its own clock* (clocks of d
 compared); a holder that cannot renew in time stops working before anyone else may start. Every write goes
 to the version that was read, so two takers cannot both win.
 
+Whoever waits counts by a clock that may have stood still, and at worst waits longer. The holder counts by the
+clock that went furthest (`clocks`): a machine that was suspended does not believe its old lease. One that was
+paused with all its clocks learns at its next renewal, `retry` after it goes on, that another has taken it.
+
 Leadership is not what keeps the log from forking or a credential from being issued twice: names, versions
 and the log's ids do that. It only keeps two replicas from doing the same work.
 """
@@ -19,6 +23,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pilot_identity.clocks import Instant
 from pilot_identity.ports import Clock, Conflict, LeaseStore, PortError
 
 log = logging.getLogger(__name__)
@@ -44,7 +49,7 @@ class Elector:
     one that died, and goes on at once instead of waiting for its own lease to run out.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - whose lease, and a clock for each rule
         self,
         store: LeaseStore,
         identity: str,
@@ -52,12 +57,14 @@ class Elector:
         timing: Timing | None = None,
         *,
         monotonic: Callable[[], float] = time.monotonic,
+        now: Callable[[], Instant] = Instant.now,
     ) -> None:
         self._store = store
         self._identity = identity
         self._clock = clock
         self._timing = timing or Timing()
         self._monotonic = monotonic
+        self._now = now
         self._lease: Mapping[str, Any] | None = None
         self._seen: tuple[str, str] = ("", "")
         self._seen_at = monotonic()
@@ -82,13 +89,13 @@ class Elector:
         Raises:
             LostLeadershipError: another holds the lease, or it could not be renewed in time.
         """
-        renewed = self._monotonic()
+        renewed = self._now()
         while True:
             await asyncio.sleep(self._timing.retry)
-            remaining = self._timing.renew_deadline - (self._monotonic() - renewed)
+            remaining = self._timing.renew_deadline - renewed.until(self._now())
             if remaining <= 0:
                 raise LostLeadershipError(f"not renewed within {self._timing.renew_deadline:.0f} s")
-            started = self._monotonic()
+            started = self._now()
             try:
                 async with asyncio.timeout(remaining):
                     kept = await self._renew()

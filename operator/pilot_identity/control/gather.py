@@ -8,8 +8,9 @@ import logging
 from dataclasses import dataclass, replace
 
 from pilot_identity.control.store import Store
-from pilot_identity.core.decisions.announced import Announced, Holding, announcement_of
+from pilot_identity.core.decisions.announced import Announced, Holding, announcement_of, stage_announced
 from pilot_identity.core.decisions.approvals import ApprovalSeen
+from pilot_identity.core.decisions.grants.closing import CLOSED
 from pilot_identity.core.decisions.grants.endings import is_ending
 from pilot_identity.core.decisions.grants.seen import RETENTION, GrantSeen
 from pilot_identity.core.decisions.hindrance import Hindrance, Obstacle
@@ -17,11 +18,12 @@ from pilot_identity.core.decisions.holding import is_overdue
 from pilot_identity.core.decisions.kubernetes_access import account_name, bindings_of
 from pilot_identity.core.decisions.pilot_checks import PilotSeen
 from pilot_identity.core.decisions.plan import Owner
+from pilot_identity.core.decisions.stage_keys import KeyFacts, facts_of
 from pilot_identity.core.decisions.stages import StageSeen, is_ready
 from pilot_identity.core.resources import Approval, Phase, PilotIdentity, StagePolicy, TaskGrant
 from pilot_identity.core.resources.conditions import ConditionType, Reason, find
 from pilot_identity.core.resources.credential import CredentialStatus
-from pilot_identity.ports import AuditLog, Cluster, Issuer, PortError
+from pilot_identity.ports import AuditLog, Cluster, Issuer, PortError, Revocations
 
 log = logging.getLogger(__name__)
 
@@ -34,18 +36,24 @@ class Gatherer:
     cluster: Cluster
     issuer: Issuer
     log: AuditLog
+    revocations: Revocations
 
     async def stage(self, stage: StagePolicy, now: dt.datetime) -> StageSeen:
         """Observe a stage policy."""
         others = tuple(other for name, other in self.store.stages.items() if name != stage.name)
-        return StageSeen(stage, others, await self.issuer.facts(stage.name), now)
+        generations = await self.issuer.generations(stage.name)
+        keys = facts_of(generations, stage.status.signing)
+        behind = frozenset[str]()
+        if keys is not None:
+            behind = self.store.behind(stage.name, keys.sequence) | self.revocations.behind(stage.name, keys)
+        return StageSeen(stage, others, generations, now, behind)
 
     async def pilot(self, pilot: PilotIdentity) -> PilotSeen:
         """Observe a pilot."""
         facts = {
             name: found
             for name, stage in self.store.stages.items()
-            if is_ready(stage) and (found := await self.issuer.facts(name)) is not None
+            if is_ready(stage) and (found := await self._facts(stage)) is not None
         }
         owner = Owner(pilot.key, pilot.metadata.uid)
         known = pilot.status.credential
@@ -57,7 +65,7 @@ class Gatherer:
             stages=self.store.stages,
             sharers=self.store.sharers(pilot),
             open_grants=self.store.open_grants(pilot),
-            stages_of_neighbours=self.store.neighbours_stages(pilot),
+            stages_of_neighbours=await self._stages_of_neighbours(pilot),
             ca_not_after={name: fact.not_after for name, fact in facts.items()},
             bundle_sequences={name: fact.sequence for name, fact in facts.items()},
             announced=announced,
@@ -69,6 +77,25 @@ class Gatherer:
             emergencies=self.store.unrecorded_emergencies(pilot),
             reviews=self.store.approvals(pilot.metadata.uid),
         )
+
+    async def _stages_of_neighbours(self, pilot: PilotIdentity) -> frozenset[str]:
+        """The stages whose bundle others use; also who has a credential that no status knows, after a crash.
+
+        That is asked only of a pilot that leaves a bundle which nobody else's status names.
+        """
+        stages, bundle = self.store.neighbours_stages(pilot.key), pilot.status.bundle
+        is_left = bundle is not None and (pilot.metadata.is_deleting or bundle.stage != pilot.status.stage)
+        if bundle is None or not is_left or bundle.stage in stages:
+            return stages
+        for one in self.store.neighbours(pilot.key):
+            try:
+                found = await self.log.announced(one.metadata.uid, one.status.issuances)
+            except PortError as error:
+                log.warning("%s: bundle %s stays: %s", pilot.key, bundle.config_map_name, error)
+                return stages | {bundle.stage}
+            if found is not None:
+                stages |= {stage_announced(found[1], one.status.issuances)}
+        return stages
 
     def approval(self, approval: Approval) -> ApprovalSeen:
         """Observe an approval."""
@@ -101,7 +128,7 @@ class Gatherer:
         )
         if _is_to_be_cut(seen, now):
             return await self._to_be_cut(seen, owner)
-        facts = await self.issuer.facts(stage.name) if stage is not None and is_ready(stage) else None
+        facts = await self._facts(stage) if stage is not None and is_ready(stage) else None
         announced = await self._announced_to(grant, owner)
         seen = replace(seen, announced=announced, ca_not_after=facts.not_after if facts is not None else None)
         if announced is not None or not _wants_credential(grant, now):
@@ -112,10 +139,16 @@ class Gatherer:
             refusal=await self._refusal(owner, grant.secret, grant.status.credential, grant.status.issuances),
         )
 
+    async def _facts(self, stage: StagePolicy) -> KeyFacts | None:
+        return await self.issuer.facts(stage.name, stage.status.signing)
+
     async def _to_be_cut(self, seen: GrantSeen, owner: Owner) -> GrantSeen:
         """Ask only what the end must name; where that cannot be answered, nothing waits for it."""
         try:
-            return replace(seen, announced=await self._announced_to(seen.grant, owner))
+            announced = await self._announced_to(seen.grant, owner)
+            is_told = seen.grant.status.closure is not None
+            closed = None if is_told else await self.log.recorded(owner.uid, CLOSED)
+            return replace(seen, announced=announced, closed=closed)
         except PortError as error:
             log.warning("%s: cut, though it is not known what was announced: %s", seen.grant.key, error)
             return replace(seen, is_announced_unknown=True)

@@ -26,17 +26,20 @@ import msgspec
 
 from pilot_identity.control.pilot_use import PilotUse
 from pilot_identity.control.store import Store
-from pilot_identity.core.audit.access import MAX_ROWS, AccessWindow, Account, Sighting
+from pilot_identity.core.audit.access import Account, Sighting
+from pilot_identity.core.audit.access_window import MAX_ROWS, AccessWindow
 from pilot_identity.core.audit.entries import Entry, EntryType
 from pilot_identity.core.audit.groups import MAX_ENTRIES
 from pilot_identity.core.decisions.delegation import told_chain
 from pilot_identity.core.decisions.kubernetes_access import account_name
+from pilot_identity.core.decisions.plan import Owner
+from pilot_identity.core.decisions.used import tell_use
 from pilot_identity.core.resources import Resource, TaskGrant
 from pilot_identity.core.resources.metadata import Key
 from pilot_identity.core.resources.parsing import encode
 from pilot_identity.core.resources.task_grant import Phase, Usage, Use
 from pilot_identity.core.resources.timestamps import format_timestamp
-from pilot_identity.ports import AuditLog, Clock, Cluster, Conflict, PortError
+from pilot_identity.ports import AuditLog, Clock, Cluster, Conflict, PortError, Recorder
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +129,7 @@ class _Book:
     @property
     def is_recorded(self) -> bool:
         """Whether the log has all of it."""
-        return self.sealed is None and not self.window.requests
+        return self.sealed is None and self.window.is_empty
 
     @property
     def is_shown(self) -> bool:
@@ -154,6 +157,9 @@ class Figures:
     repeated: int = 0
     unmatched: int = 0
     activities: int = 0
+    unknown_tokens: int = 0
+    allowed_late: int = 0
+    impersonated: int = 0
 
 
 class Sightings:
@@ -162,6 +168,7 @@ class Sightings:
     Args:
         receiver: names this process in entries.
         mark: told which objects must be looked at, because a status was written.
+        recorder: tells people what must not be.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - each is a part that it speaks to
@@ -172,6 +179,7 @@ class Sightings:
         clock: Clock,
         receiver: str,
         mark: Callable[[Iterable[Key]], None],
+        recorder: Recorder,
     ) -> None:
         self._store = store
         self._cluster = cluster
@@ -181,6 +189,7 @@ class Sightings:
         self._receiver = receiver
         self._since = clock()
         self._mark = mark
+        self._recorder = recorder
         self._numbers = itertools.count(1)
         self._by_account: dict[Account, _Known] = {}
         self._accounts: dict[Key, Account] = {}
@@ -242,7 +251,8 @@ class Sightings:
             if len(self._marks) > MAX_MARKS:
                 self._marks.popitem(last=False)
             self.figures.requests += 1
-            self.figures.unmatched += book.grant is None
+            self.figures.unmatched += book.grant is None and not sighting.borrower
+            self.figures.impersonated += bool(sighting.borrower)
 
     def reported(self, grant: TaskGrant, count: int, at: dt.datetime) -> None:
         """Count activities that the log has; one that finds no room is not counted in the status."""
@@ -387,7 +397,7 @@ class Sightings:
             if book.sealed is not None:
                 told, book.sealed = book.sealed[1], None
                 book.own.add(told)
-                if book.grant is not None:
+                if book.grant is not None and not told.is_empty:
                     self._add_to_ancestors(book.grant, told)
         return True
 
@@ -399,7 +409,7 @@ class Sightings:
     def _seal(self, book: _Book, now: dt.datetime) -> None:
         """Close the window of a book, unless an entry is still on its way: then that one is tried again."""
         window = book.window
-        if book.sealed is not None or not window.requests:
+        if book.sealed is not None or window.is_empty:
             return
         known = self._issued(book)
         data = {
@@ -417,8 +427,21 @@ class Sightings:
             time=now,
             data=data,
         )
-        told = _Sum(window.first_at, window.last_at, window.requests, window.refused)
+        first, last = window.span or (None, None)
+        told = _Sum(first, last, window.requests, window.refused)
         book.sealed, book.window = (entry, told), AccessWindow()
+        self._warn(book, window, known)
+
+    def _warn(self, book: _Book, window: AccessWindow, known: Iterable[str]) -> None:
+        """Tell people, and the metrics, what must not be: use after the end, or by an account of no grant."""
+        self.figures.allowed_late += window.allowed_late
+        if book.grant is not None:
+            self.figures.unknown_tokens += window.by_unknown(known)
+        who = Owner(Key.parse(book.subject), book.uid)
+        notice = tell_use(who, window, is_a_grant=book.grant is not None)
+        if notice is not None:
+            log.error("%s: %s", book.subject, notice.note)
+            self._recorder.tell(notice, -1)
 
     def _issued(self, book: _Book) -> tuple[str, ...]:
         if book.grant is None:

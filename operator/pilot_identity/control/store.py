@@ -12,6 +12,7 @@ from pilot_identity.control.line import Lines, stands_in_line
 from pilot_identity.core.decisions.delegation import lineage
 from pilot_identity.core.decisions.grants.seen import RATE_WINDOW
 from pilot_identity.core.decisions.reviews import wants_review_recorded
+from pilot_identity.core.decisions.stage_keys import OLDEST
 from pilot_identity.core.decisions.stages import is_ready
 from pilot_identity.core.resources import Approval, Phase, PilotIdentity, Resource, StagePolicy, TaskGrant
 from pilot_identity.core.resources.conditions import ConditionType, find
@@ -118,10 +119,32 @@ class Store:
         keys = self._pilots_by_account.get((pilot.metadata.namespace, pilot.service_account), set())
         return tuple(self._pilots(key for key in keys if key != pilot.key))
 
-    def neighbours_stages(self, pilot: PilotIdentity) -> frozenset[str]:
-        """The stages whose bundle other pilots of the namespace use."""
-        others = self._pilots(self._pilots_in.get(pilot.metadata.namespace, set()) - {pilot.key})
-        return frozenset(other.status.bundle.stage for other in others if other.status.bundle is not None)
+    def neighbours(self, pilot: Key) -> tuple[PilotIdentity, ...]:
+        """The other pilots of a pilot's namespace."""
+        return tuple(self._pilots(self._pilots_in.get(pilot.namespace, set()) - {pilot}))
+
+    def neighbours_stages(self, pilot: Key) -> frozenset[str]:
+        """The stages whose bundle other pilots of the namespace use, as their statuses say."""
+        bundles = (other.status.bundle for other in self.neighbours(pilot))
+        return frozenset(bundle.stage for bundle in bundles if bundle is not None)
+
+    def signing(self, stage: str) -> int:
+        """The generation of a stage's keys that signs; `OLDEST` where no status says so."""
+        found = self._stages.get(stage)
+        return found.status.signing if found is not None else OLDEST
+
+    def behind(self, stage: str, sequence: int) -> frozenset[str]:
+        """The namespaces in which a pilot does not have a stage's bundle of that sequence yet."""
+        found = (self.pilot(key) for key in self.keys("PilotIdentity"))
+        return frozenset(
+            pilot.metadata.namespace
+            for pilot in found
+            if pilot is not None
+            and not pilot.metadata.is_deleting
+            and pilot.status.bundle is not None
+            and pilot.status.bundle.stage == stage
+            and pilot.status.bundle.sequence < sequence
+        )
 
     def active_grants(self, grant: TaskGrant) -> int:
         """How many other grants of the same pilot are active."""
@@ -241,6 +264,8 @@ class Store:
         match now:
             case StagePolicy() if _changed(before, after, _stage_face):
                 yield from self._dependents_of_stage(now)
+            case StagePolicy() if _changed(before, after, _standing_keys):
+                yield from self._bundled_with(now.name)
             case PilotIdentity() if _changed(before, after, _pilot_face):
                 yield from self._dependents_of_pilot(before, now)
             case TaskGrant():
@@ -255,6 +280,13 @@ class Store:
         yield from (key for key in self.keys("StagePolicy") if key != stage.key)
         for key in self.keys("PilotIdentity"):
             yield from self._live_grants(key)
+
+    def _bundled_with(self, stage: str) -> Iterator[Key]:
+        """The pilots that have a bundle of the stage beside them."""
+        for key in self.keys("PilotIdentity"):
+            pilot = self.pilot(key)
+            if pilot is not None and pilot.status.bundle is not None and pilot.status.bundle.stage == stage:
+                yield key
 
     def _dependents_of_pilot(self, before: Resource | None, pilot: PilotIdentity) -> Iterator[Key]:
         yield from self._live_grants(pilot.key)
@@ -320,6 +352,13 @@ def _stage_face(resource: Resource) -> object:
     if not isinstance(resource, StagePolicy):
         return None
     return resource.spec, is_ready(resource), resource.metadata.is_deleting
+
+
+def _standing_keys(resource: Resource) -> object:
+    """What is in the stage's bundle."""
+    if not isinstance(resource, StagePolicy):
+        return None
+    return tuple(one.generation for one in resource.status.keys)
 
 
 def _pilot_face(resource: Resource) -> object:

@@ -1,7 +1,8 @@
 """Probes and metrics on one plain HTTP port.
 
 `/healthz`: the loop turns. `/readyz`: every watch has been started and the store is filled; a replica that
-waits for the Lease is ready too. `/metrics`: figures without user names, so that their number stays small.
+waits for the Lease is ready too. One whose audit log takes no entries is not: it issues nothing. `/metrics`:
+figures without user names, so that their number stays small.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ async def serve(port: int, *, is_ready: Callable[[], bool], metrics: CollectorRe
         return web.Response(text="ok\n")
 
     async def readyz(_: web.Request) -> web.Response:
-        return web.Response(text="ok\n") if is_ready() else web.Response(status=503, text="starting\n")
+        return web.Response(text="ok\n") if is_ready() else web.Response(status=503, text="not ready\n")
 
     async def figures(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(metrics), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -325,6 +325,21 @@ WORDS: dict[str, tuple[Entry, str]] = {
         about(EntryType.ACCESS_SEEN, afterEnd={"requests": 2, "allowed": 1}),
         "after the access was withdrawn: 2, of which 1 allowed",
     ),
+    "what came about the end": (
+        about(
+            EntryType.ACCESS_SEEN,
+            afterEnd={"requests": 2, "allowed": 1, "about": {"seconds": 15, "requests": 1}},
+        ),
+        "after the access was withdrawn: 2, of which 1 allowed; 1 within 15 s of it",
+    ),
+    "whom it acted as": (
+        about(EntryType.ACCESS_SEEN, impersonated=[{"user": "system:admin", "requests": 2}]),
+        "acting as system:admin: 2",
+    ),
+    "who acted as it": (
+        about(EntryType.ACCESS_SEEN, impersonatedBy={"users": [{"user": "alice", "requests": 1}]}),
+        "alice acted as the account: 1 request",
+    ),
     "many activities": (
         about(
             EntryType.ACTIVITY_RECORDED,

@@ -32,8 +32,14 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     renewals = [
         about(EntryType.GRANT_RENEWED, credential={"issuance": number}) for number in range(SHOWN_LINES + 1)
     ]
-    digest = about(EntryType.GRANT_ISSUED, decision={"allowed": True, "policyDigest": "sha256:" + "ab" * 32})
-    return str(write(tmp_path / "log", [encode_entry(each, NAME) for each in (said, digest, *renewals)]))
+    decision = {
+        "allowed": True,
+        "checks": [{"name": "stage-not-frozen", "passed": True}],
+        "policyDigest": "sha256:" + "ab" * 32,
+    }
+    too_large = {"sha256": "cd" * 32, "bytes": 60_000}
+    issued = about(EntryType.GRANT_ISSUED, decision=decision, observation=too_large)
+    return str(write(tmp_path / "log", [encode_entry(each, NAME) for each in (said, issued, *renewals)]))
 
 
 def in_ascii(*arguments: str, encoding: str = "ascii") -> Result:
@@ -53,7 +59,7 @@ VERBS = {
     "for owner nobody": ((), 1),
     "chain root": ((), 0),
     "chain root -o json": ((), 0),
-    "replay --all": ((), 0),
+    "replay --all": ((), 4),
     "replay 1": ((), 1),
 }
 

@@ -19,6 +19,8 @@ from pilot_identity.core.audit.entries import Entry, EntryType, encode_entry
 from tests.cli.api import FakeApi, serving
 from tests.cli.audit.conftest import Run
 from tests.cli.audit.logs import NAME, write
+from tests.core import builders
+from tests.core.audit.worlds import plain
 
 HELPER = {
     "metadata": {
@@ -127,10 +129,40 @@ def test_what_may_not_be_listed_is_told(reconcile: Any, api: FakeApi) -> None:
     """It is neither complete nor a finding."""
     api.forbidden = "secrets|clusterrolebindings"
     done = reconcile()
-    assert done.exit_code == 0
+    assert done.exit_code == 4
     assert "verdict  nothing found in what could be listed; not everything could" in done.stdout
     assert "  - Secrets: you may not list them: /api/v1/namespaces/team-a/secrets is forbidden" in done.stdout
     assert json.loads(reconcile("-o", "json").stdout)["complete"] is None
+
+
+def bound(kind: str, name: str, *subjects: dict[str, str]) -> dict[str, Any]:
+    """A binding of ClusterRole edit."""
+    metadata = {"name": name, "uid": name} | ({"namespace": "team-a"} if kind == "rolebindings" else {})
+    return {"metadata": metadata, "roleRef": {"kind": "ClusterRole", "name": "edit"}, "subjects": [*subjects]}
+
+
+def test_what_gives_access_beside_the_record_is_named(reconcile: Any, api: FakeApi) -> None:
+    """Groups that a grant's account may come into, and what a pilot's own account has; neither is counted."""
+    group = {"kind": "Group", "name": "system:serviceaccounts:team-a"}
+    everybody = {"kind": "Group", "name": "system:authenticated"}
+    own = {"kind": "ServiceAccount", "namespace": "team-a", "name": "pilot-workload-triage"}
+    api.put("rolebindings", bound("rolebindings", "crowd", group))
+    api.put("rolebindings", bound("rolebindings", "own", own))
+    api.put("clusterrolebindings", bound("clusterrolebindings", "all", everybody))
+    api.put("pilotidentities", plain(builders.pilot()))
+    token = {"kubernetes.io/service-account.name": "pilot-workload-triage"}
+    metadata = {"name": "lasting", "namespace": "team-a", "uid": "t", "annotations": token}
+    api.put("secrets", {"metadata": metadata, "type": "kubernetes.io/service-account-token"})
+    done = reconcile()
+    assert done.exit_code == 0, done.stdout
+    assert "0 RoleBindings, 0 ClusterRoleBindings" in done.stdout
+    named = done.stdout.partition("Not checked:")[2]
+    assert "RoleBinding team-a/crowd (ClusterRole edit to Group system:serviceaccounts:team-a): a gr" in named
+    assert (
+        "ClusterRoleBinding all (ClusterRole edit to Group system:authenticated): everybody has it" in named
+    )
+    assert "RoleBinding team-a/own (ClusterRole edit to ServiceAccount team-a/pilot-workload-triage)" in named
+    assert "1 lasting tokens of pilots' own accounts, such as Secret team-a/lasting" in named
 
 
 def issued(uid: str) -> bytes:
@@ -170,7 +202,7 @@ def test_an_object_that_cannot_be_read_is_told(reconcile: Any, log: Path, api: F
     body = {"metadata": {"name": "odd", "namespace": "team-a", "uid": "u"}, "spec": {}, "status": 7}
     api.put("taskgrants", body)
     done = reconcile()
-    assert done.exit_code == 0
+    assert done.exit_code == 4
     assert "verdict  nothing found in what could be read; not everything could" in done.stdout
     assert "  - TaskGrant team-a/odd: " in done.stdout
     assert json.loads(reconcile("-o", "json").stdout)["complete"] is None
@@ -180,7 +212,7 @@ def test_an_entry_that_cannot_be_read_leaves_it_open(reconcile: Any, log: Path) 
     """What it announces is not known, so nothing is called complete."""
     swap(log, entry(0).replace(b"grant.emergency", b"grant.issued"))
     done = reconcile()
-    assert done.exit_code == 0
+    assert done.exit_code == 4
     assert "verdict  nothing found in what could be read; not everything could" in done.stdout
     assert "  - 1 entries that this kubectl-pilot cannot read, such as 0" in done.stdout
     assert json.loads(reconcile("-o", "json").stdout)["complete"] is None

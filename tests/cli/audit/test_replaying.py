@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -86,6 +87,9 @@ def test_an_entry_is_named_by_its_index_or_its_grant_by_name_and_namespace(run: 
         told = run("replay", nothing, "--from", log)
         assert told.exit_code == 1
         assert f"the log has no decision {nothing}" in told.stderr
+        assert ("hint: entry 0 is " in told.stderr) == (nothing == "0")
+    both = run("replay", "--all", "11", "--from", log)
+    assert (both.exit_code, "--all is every decision, 11 is one" in both.stderr) == (2, True)
 
 
 def test_a_difference_is_an_error_and_both_results_are_shown(run: Run, tmp_path: Path) -> None:
@@ -112,21 +116,62 @@ def test_what_the_entry_is_not_about_is_named(run: Run, tmp_path: Path) -> None:
     assert told.exit_code == 1
     assert told.stdout.splitlines()[-2:] == [
         f"mismatch: {mismatch}",
-        "DIFFERS: what was looked at is not what the entry is about",
+        "DIFFERS: it does not agree with what the log says besides, or with what follows from it",
     ]
     (data,) = lines(run("replay", "other", "--from", log, "-o", "json"))
     assert (data["verdict"], data["mismatches"]) == ("differs", [mismatch])
 
 
 def test_what_cannot_be_replayed_says_why_and_is_no_difference(run: Run, tmp_path: Path) -> None:
-    """Asked for by itself it is an error; among all it is counted."""
-    log = place(tmp_path / "log", unobserved(decided("old", "15m")))
+    """Asked for by itself it is an error; among all it is counted, and not all could be checked."""
+    log = place(tmp_path / "log", unobserved(decided("old", "21m")))
     told = run("replay", "old", "--from", log)
     assert told.exit_code == 1
     assert "cannot be replayed: its version did not record what the checks looked at" in told.stdout
     told = run("replay", "--all", "--from", log)
-    assert told.exit_code == 0
-    assert "0 agree, 0 differ, 1 cannot be replayed" in told.stdout
+    assert told.exit_code == 4
+    assert told.stdout.splitlines()[-1].endswith("0 agree, 0 differ, 1 cannot be replayed")
+    told = run("replay", "--all", "--from", log, "-o", "json")
+    assert told.exit_code == 4
+    assert [one.get("unfounded") for one in lines(told)] == [False, 0]
+
+
+UNFOUNDED: Mapping[str, tuple[Callable[[dict[str, Any]], object], str, int]] = {
+    "no checks": (
+        lambda data: data.update(decision={**data["decision"], "checks": []}),
+        "not checks decided this, but what was found after them: ",
+        1,
+    ),
+    "no observation": (
+        lambda data: data.pop("observation"),
+        "its version did not record what the checks looked at",
+        1,
+    ),
+    "no decision": (lambda data: data.pop("decision"), "its decision cannot be read: ", 1),
+    "only the digest of an observation": (
+        lambda data: data.update(observation={"sha256": "0" * 64, "bytes": 99_999}),
+        "what the checks looked at was too large for its entry",
+        4,
+    ),
+}
+
+
+@pytest.mark.parametrize("change, why, code", UNFOUNDED.values(), ids=UNFOUNDED)
+def test_a_grant_that_was_issued_upon_nothing_fails_the_whole(
+    run: Run, tmp_path: Path, change: Callable[[dict[str, Any]], object], why: str, code: int
+) -> None:
+    """Where the entry has the digest of what was looked at, at least not all could be checked."""
+    *before, last = decided("task", "15m")
+    data = dict(last.data)
+    change(data)
+    stripped = Entry(last.id, last.type, last.subject, last.subject_uid, last.time, data)
+    log = place(tmp_path / "log", decided("sound", "15m"), [*before, stripped])
+    told = run("replay", "--all", "--from", log)
+    assert told.exit_code == code
+    assert f"cannot be replayed: {why}" in told.stdout
+    assert ("UNFOUNDED: it was issued, and its entry does not say upon what" in told.stdout) is (code == 1)
+    assert "1 agree, 0 differ, 1 cannot be replayed" in told.stdout
+    assert run("replay", "task", "--from", log).exit_code == 1
 
 
 def test_a_definition_can_be_brought(run: Run, tmp_path: Path) -> None:
@@ -209,12 +254,15 @@ def test_entries_of_kinds_to_come_are_passed_over(run: Run, tmp_path: Path) -> N
 
 
 def test_the_shelf_keeps_the_first_and_tells_what_was_not_asked_for() -> None:
-    """By digest; what the log has itself needs nobody's file."""
+    """By digest; what the log has itself needs nobody's file. Of what is noted it keeps the newest."""
     shelf = TemporaryShelf()
     shelf.keep("sha256:a", b"1")
     shelf.keep("sha256:a", b"2")
     shelf.bring("sha256:a", Path("a.json"))
     assert dict(shelf.unused()) == {"sha256:a": Path("a.json")}
     assert (shelf.find("sha256:a"), shelf.find("sha256:b")) == (b"1", None)
+    shelf.note("a", b"1")
+    shelf.note("a", b"2")
+    assert (shelf.noted("a"), shelf.noted("b")) == (b"2", None)
     assert not shelf.unused()
     shelf.close()

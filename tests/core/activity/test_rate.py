@@ -64,6 +64,41 @@ def test_all_together_are_bounded() -> None:
     assert [rate.take(f"grant-{number}", 1, NOW) for number in range(4)] == [0, 0, 0, 1.0]
 
 
+def served(rate: Rate, asking: dict[str, float], seconds: int) -> dict[str, int]:
+    """What each is given that asks for one so many times a second, the greedy always first."""
+    given = dict.fromkeys(asking, 0)
+    order = sorted(asking, key=lambda key: -asking[key])
+    for tick in range(seconds * 10):
+        for key in order:
+            wanted = int((tick + 1) * asking[key] / 10) - int(tick * asking[key] / 10)
+            given[key] += sum(rate.take(key, 1, after(tick / 10)) == 0 for _ in range(wanted))
+    return given
+
+
+def test_whoever_reports_little_is_heard_while_others_reach_their_bound() -> None:
+    """Fifty that ask for all that they may have leave room for ten that ask for less than their share."""
+    greedy = {f"greedy-{number}": 10.0 for number in range(50)}
+    quiet = {f"quiet-{number}": 0.5 for number in range(10)}
+    given = served(Rate(), {**greedy, **quiet}, 300)
+    assert {key: given[key] for key in quiet} == dict.fromkeys(quiet, 150)
+    assert sum(given.values()) <= TOGETHER.burst + 300 * TOGETHER.per_second
+    assert sum(given.values()) >= 0.95 * 300 * TOGETHER.per_second
+
+
+def test_a_newcomer_is_heard_at_once_while_others_reach_their_bound() -> None:
+    """With the largest report there is."""
+    rate = Rate()
+    served(rate, {f"greedy-{number}": 10.0 for number in range(50)}, 120)
+    assert rate.take("new", cost(MAX_ACTIVITIES, MAX_REPORT_OCTETS), after(120)) == 0
+
+
+def test_those_who_ask_for_all_have_equal_shares() -> None:
+    """Whoever asks first in each moment has no more than the last."""
+    greedy = {f"greedy-{number}": 10.0 for number in range(60)}
+    given = served(Rate(), greedy, 300)
+    assert min(given.values()) >= 0.8 * 300 * TOGETHER.per_second / 60
+
+
 def test_a_clock_that_is_set_back_gives_nothing_away() -> None:
     """Nor does it take anything."""
     rate = Rate(Allowance(1.0, 1.0), PLENTY)

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from pilot_identity.core.activity import attributes, rate, report
-from pilot_identity.core.audit import access
+from pilot_identity.core.audit import access_window as access
 
 PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "activity.md").read_text(encoding="utf-8")
 
@@ -53,3 +53,6 @@ def test_bounds_are_in_the_reference() -> None:
     assert f"At most {access.MAX_ROWS} rows" in PAGE
     assert f"at most {access.MAX_NAMES} `names`" in PAGE
     assert f"At most {access.MAX_CREDENTIALS}, then" in PAGE
+    assert f"at most {access.MAX_USERS} `user`s, then" in PAGE
+    assert f"(at most {access.MAX_BORROWED_ROWS} rows)" in PAGE
+    assert f"within `seconds` ({access.ABOUT.total_seconds():.0f}) of the end" in PAGE

@@ -7,16 +7,21 @@ from typing import Any
 import pytest
 
 from pilot_identity.core.audit.access import (
-    MAX_CREDENTIALS,
     MAX_EVENTS,
-    MAX_NAMES,
-    MAX_ROWS,
-    AccessWindow,
     Account,
     AuditError,
     Sighting,
     parse_events,
     sightings_of,
+)
+from pilot_identity.core.audit.access_window import (
+    ABOUT,
+    MAX_BORROWED_ROWS,
+    MAX_CREDENTIALS,
+    MAX_NAMES,
+    MAX_ROWS,
+    MAX_USERS,
+    AccessWindow,
 )
 from pilot_identity.core.audit.entries import MAX_ENTRY_BYTES, Entry, EntryType, encode_entry
 
@@ -90,9 +95,9 @@ def test_a_path_that_is_no_resource_is_named_without_its_query() -> None:
         event(user={"username": "ann"}),
         event(user={"username": "system:serviceaccount:team-a:default"}),
         event(user={"username": "system:serviceaccount:team-a:x:pilot-grant-0123456789abcdef0123"}),
-        event(user={"username": "admin"}, impersonatedUser={"username": ACCOUNT}),
+        event(user={"username": "admin"}, impersonatedUser={"username": "ann"}),
     ],
-    ids=["not answered yet", "a person", "another account", "no account", "someone who impersonates it"],
+    ids=["not answered yet", "a person", "another account", "no account", "someone who impersonates another"],
 )
 def test_others_requests_are_not_counted(other: dict[str, Any]) -> None:
     """Only what a grant's account was answered."""
@@ -220,7 +225,58 @@ def test_what_was_done_after_the_end_is_told_apart() -> None:
         event(requestReceivedTimestamp=later, verb="list", responseStatus={"code": 403}),
         ended_at=AT + dt.timedelta(seconds=9),
     ).data([])
-    assert data["afterEnd"] == {"requests": 2, "allowed": 1}
+    assert data["afterEnd"] == {
+        "requests": 2,
+        "allowed": 1,
+        "withdrawnAt": "2026-06-01T12:00:09Z",
+        "from": later,
+        "until": later,
+        "about": {"seconds": 15, "requests": 2, "allowed": 1},
+    }
+
+
+def test_what_two_clocks_may_disagree_about_is_called_so() -> None:
+    """Later than that it is the end's failure, and counted as such."""
+    told = [AT + ABOUT, AT + ABOUT + dt.timedelta(seconds=1)]
+    filled = window(*[event(requestReceivedTimestamp=at.isoformat()) for at in told], ended_at=AT)
+    late = filled.data([])["afterEnd"]
+    assert (late["requests"], late["about"]["requests"], filled.allowed_late) == (2, 1, 1)
+    assert (late["from"], late["until"]) == ("2026-06-01T12:00:15Z", "2026-06-01T12:00:16Z")
+    assert "about" not in window(event(), ended_at=AT - 2 * ABOUT).data([])["afterEnd"]
+
+
+def test_whoever_acts_as_a_grants_account_is_told_in_a_field_of_its_own() -> None:
+    """His requests are no use of the grant: no token of its, and none of its sums."""
+    borrowed = event(user={"username": "admin", "uid": "a"}, impersonatedUser={"username": ACCOUNT})
+    (found,) = seen(borrowed)
+    assert (found.account.name, found.borrower) == ("pilot-grant-0123456789abcdef0123", "admin")
+    assert (found.account_uid, found.credential_id) == ("", "")
+    data = window(event(), borrowed, ended_at=AT - 2 * ABOUT).data(["9e8d"])
+    assert (data["requests"], data["afterEnd"]["requests"]) == (1, 1)
+    assert data["tokens"] == [{"credentialID": "9e8d", "requests": 1, "isKnown": True}]
+    others = data["impersonatedBy"]
+    assert others["users"] == [{"user": "admin", "requests": 1}]
+    assert (others["requests"], others["refused"], len(others["access"])) == (1, 0, 1)
+    assert window(borrowed).data([])["requests"] == 0
+    assert not window(borrowed).is_empty
+
+
+def test_as_whom_a_grants_account_acts_is_told() -> None:
+    """Its token was used, with the rights of another."""
+    acting = event(impersonatedUser={"username": "system:admin"})
+    (found,) = seen(acting)
+    assert (found.borrowed, found.borrower) == ("system:admin", "")
+    data = window(event(), acting).data([])
+    assert (data["requests"], data["impersonated"]) == (2, [{"user": "system:admin", "requests": 1}])
+
+
+def test_a_grants_account_that_acts_as_anothers_is_told_for_both() -> None:
+    """Neither telling hides the other."""
+    other = ACCOUNT.replace("0123456789abcdef0123", "ffffffffffffffffffff")
+    own, lent = seen(event(impersonatedUser={"username": other}))
+    assert (own.account.name[-4:], own.borrowed) == ("0123", other)
+    assert (lent.account.name[-4:], lent.borrower) == ("ffff", ACCOUNT)
+    assert own.mark != lent.mark
 
 
 def test_a_window_stays_small_whatever_is_asked_for() -> None:
@@ -242,14 +298,25 @@ def test_a_window_stays_small_whatever_is_asked_for() -> None:
         )
         for number in range(10 * MAX_ROWS)
     ]
-    data = window(*events).data([])
-    assert data["requests"] == data["refused"] == 10 * MAX_ROWS
+    events += [
+        {**one, "impersonatedUser": {"username": f"{number}{long}"}}
+        for number, one in enumerate(events[:100])
+    ]
+    events += [
+        {**one, "user": {"username": f"{number}{long}"}, "impersonatedUser": {"username": ACCOUNT}}
+        for number, one in enumerate(events[:100])
+    ]
+    data = window(*events, ended_at=AT - ABOUT).data([])
+    made = 10 * MAX_ROWS + 100
+    assert data["requests"] == data["refused"] == made
+    assert len(data["impersonatedBy"]["access"]) == MAX_BORROWED_ROWS
+    assert len(data["impersonatedBy"]["users"]) == len(data["impersonated"]) == MAX_USERS + 1
     assert len(data["access"]) == MAX_ROWS
-    assert sum(row["requests"] for row in data["access"]) + data["otherAccess"]["requests"] == 10 * MAX_ROWS
+    assert sum(row["requests"] for row in data["access"]) + data["otherAccess"]["requests"] == made
     assert {len(row["names"]) for row in data["access"]} == {MAX_NAMES}
     assert all(row["moreNames"] for row in data["access"])
     assert len(data["tokens"]) == MAX_CREDENTIALS + 1
-    assert sum(token["requests"] for token in data["tokens"]) == 10 * MAX_ROWS
+    assert sum(token["requests"] for token in data["tokens"]) == made
     facts = {
         "pilot": "p" * 63,
         "task": {"id": "t" * 253, "description": "\u2028" * 1024},

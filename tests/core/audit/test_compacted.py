@@ -135,7 +135,7 @@ def test_a_changed_entry_in_a_bundle_is_located() -> None:
     spoilt = [*bundles[1].entries]
     spoilt[44] = spoilt[44].replace(b"a/b", b"a/c")
     bundles[1] = dataclasses.replace(bundles[1], entries=tuple(spoilt))
-    report, _ = verify(ConfigMapLog(lambda: items(bundles, [])), SIGNER.verifier())
+    report, _ = verify(ConfigMapLog(lambda: items(bundles, grouped(100, 512)[-1:])), SIGNER.verifier())
     assert [(found.flaw, found.where, found.index) for found in report.findings] == [
         (Flaw.ENTRY_CHANGED, "audit-tile-0000000000000256", 300)
     ]
@@ -145,13 +145,15 @@ def test_a_replaced_tile_in_a_config_map_is_named() -> None:
     """The entries are under the signed head beside them; the hashes are not theirs."""
     bundles = compacted(2)
     bundles[0] = dataclasses.replace(bundles[0], leaves=bundles[0].leaves[::-1])
-    report, _ = verify(ConfigMapLog(lambda: items(bundles, [])), SIGNER.verifier())
+    report, _ = verify(ConfigMapLog(lambda: items(bundles, grouped(100, 512)[-1:])), SIGNER.verifier())
     assert [(found.flaw, found.index) for found in report.findings] == [(Flaw.TILE_REPLACED, 0)]
 
 
 def test_a_deleted_bundle_is_a_gap() -> None:
     """Its place is known from the name of the next."""
-    report, _ = verify(ConfigMapLog(lambda: items([compacted(2)[1]], [])), SIGNER.verifier())
+    report, _ = verify(
+        ConfigMapLog(lambda: items([compacted(2)[1]], grouped(100, 512)[-1:])), SIGNER.verifier()
+    )
     assert [(found.flaw, found.index) for found in report.findings] == [(Flaw.GAP, 0)]
     assert not report.is_sound
 

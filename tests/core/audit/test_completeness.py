@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import gc
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import msgspec
 import pytest
 
 from pilot_identity.core.audit.completeness import Disagreement, confirmed
-from pilot_identity.core.audit.entries import EntryType
+from pilot_identity.core.audit.entries import EntryType, RecordedEntry
 from pilot_identity.core.audit.live import Live, LiveBinding, Subject
 from pilot_identity.core.audit.told import Record, needed
 from pilot_identity.core.resources.metadata import Key
@@ -33,6 +35,7 @@ from tests.core.audit.worlds import (
     issued,
     live,
     pilot,
+    plain,
     renewed,
     secret,
     sound,
@@ -163,6 +166,24 @@ def after(first: Callable[[World], None], second: Callable[[World], None]) -> Ca
     return change
 
 
+def bring_a_request(world: World) -> None:
+    """The grant brought a certificate request: its credential is in no Secret."""
+    world.grant = grant(credential=credential("one", 1, 5, kubernetes=KUBERNETES, secretName=""))
+    world.entries[5] = issued(world.grant)
+
+
+def group(name: str, role: str = "cluster-admin") -> LiveBinding:
+    """A RoleBinding to a group."""
+    subjects = (Subject("Group", "", name),)
+    return LiveBinding(live("RoleBinding", "crowd", "c"), RoleRef("ClusterRole", role), subjects)
+
+
+def everywhere(name: str, role: str) -> LiveBinding:
+    """A ClusterRoleBinding to a group."""
+    one = Live.read("ClusterRoleBinding", {"metadata": {"name": "crowd", "uid": "c"}})
+    return LiveBinding(one, RoleRef("ClusterRole", role), (Subject("Group", "", name),))
+
+
 def widen(world: World) -> None:
     """Edit the storage: the grant asks for more than it did."""
     asked = msgspec.structs.replace(world.grant.spec, duration=world.grant.spec.duration * 2)
@@ -193,6 +214,39 @@ EVERYWHERE = LiveBinding(
             STRANGER,
             f"Secret {NAMESPACE}/copy",
             id="a Secret with a credential that was never announced",
+        ),
+        pytest.param(
+            put(secrets=lambda them: [*them, secret(name="copy-for-eve")]),
+            STRANGER,
+            f"Secret {NAMESPACE}/copy-for-eve",
+            id="a second Secret of a live credential, with type, label, annotation and owner",
+        ),
+        pytest.param(
+            after(renewed, put(secrets=lambda them: [*them, secret(name="copy-for-eve")])),
+            STRANGER,
+            f"Secret {NAMESPACE}/copy-for-eve",
+            id="a second Secret of a credential that was replaced",
+        ),
+        pytest.param(
+            bring_a_request, STRANGER, A_SECRET, id="a Secret of a credential whose key never left its holder"
+        ),
+        pytest.param(
+            status(part="credential", secret_uid="another-uid"),
+            REPLACED,
+            A_SECRET,
+            id="a Secret that was made anew under its name",
+        ),
+        pytest.param(
+            put(bindings=lambda them: [*them, group(f"system:serviceaccounts:{NAMESPACE}")]),
+            STRANGER,
+            f"RoleBinding {NAMESPACE}/crowd",
+            id="a binding of the group of all accounts of a grant's namespace",
+        ),
+        pytest.param(
+            put(cluster_bindings=lambda _: [everywhere("system:serviceaccounts", "edit")]),
+            STRANGER,
+            "ClusterRoleBinding crowd",
+            id="a binding of the group of all accounts",
         ),
         pytest.param(
             put(secrets=lambda them: [*them, live("Secret", "bare", "b", **LABEL)]),
@@ -362,6 +416,102 @@ def test_each_disagreement_is_told_by_its_name(
     assert {(one.kind, str(one.key)) for one in world.found()} == {(finding, what)}
 
 
+@pytest.mark.parametrize(
+    "binding",
+    [
+        everywhere("system:serviceaccounts", "system:service-account-issuer-discovery"),
+        everywhere("system:serviceaccounts", "system:cluster-trust-bundle-discovery"),
+        everywhere("system:authenticated", "system:basic-user"),
+        everywhere("system:authenticated", "edit"),
+        group("system:serviceaccounts:team-b"),
+        group("people"),
+    ],
+    ids=[
+        "shipped",
+        "shipped too",
+        "shipped to everybody",
+        "everybody's",
+        "another namespace's accounts",
+        "people's",
+    ],
+)
+def test_a_group_without_a_grants_account_is_no_finding(binding: LiveBinding) -> None:
+    """Nor is what every cluster gives its accounts, or what everybody has."""
+    world = sound()
+    world.cluster_bindings = [binding]
+    assert world.found() == ()
+
+
+def test_a_group_that_accounts_come_into_only_when_a_grant_is_there() -> None:
+    """By the log where accounts could not be listed; and not any more when the grant has ended."""
+    world = sound()
+    world.bindings.append(group(f"system:serviceaccounts:{NAMESPACE}"))
+    world.accounts, world.unlisted = [], frozenset({"accounts"})
+    assert [one.kind for one in world.found()] == [STRANGER]
+    ended(world)
+    world.bindings = [group(f"system:serviceaccounts:{NAMESPACE}")]
+    assert world.found() == ()
+
+
+def test_a_credential_that_was_confirmed_is_the_only_one_kept() -> None:
+    """What stood before it will not stand again; one that is not the newest confirms nothing."""
+    world = sound()
+    renewed(world)
+    record = world.record()
+    told = record.subjects["uid-of-task-1"]
+    record.confirm(told.uid, "one")
+    record.confirm("unknown", "two")
+    assert [one.id for one in told.announced] == ["one", "two"]
+    record.confirm(told.uid, "two")
+    assert [one.id for one in told.announced] == ["two"]
+
+
+def test_a_pilot_that_is_renewed_for_years_costs_nothing_more() -> None:
+    """Where no Secrets can be listed, credentials that were replaced are not kept."""
+    world, record = sound(), Record(of_secrets=False)
+    for number in range(100):
+        told = credential(f"c{number}", number, number)
+        entries = entry(EntryType.PILOT_RENEWED, world.pilots[0], credential=told, stage="sandbox")
+        record.take(number, entries)
+    assert not record.credentials
+    assert [one.id for one in record.subjects["uid-of-triage"].announced] == ["c98", "c99"]
+
+
+def made(number: int) -> RecordedEntry:
+    """The entry that issued a grant like no other, as it is decoded; with the checks of all."""
+    one = issued(grant(credential=credential(f"{number:032x}", 1, number, serial=f"{number:040x}")))
+    data = msgspec.json.decode(msgspec.json.encode(one.data))
+    data["decision"]["checks"] = [{"name": f"check-{n}", "passed": True} for n in range(29)]
+    account = f"pilot-grant-{number:020x}"
+    binding = {"namespace": NAMESPACE, "name": f"{account}-pods", "roleRef": plain(VIEW)}
+    data["credential"]["kubernetes"] = {
+        **KUBERNETES,
+        "serviceAccountName": account,
+        "serviceAccountUID": f"{number:036x}",
+        "bindings": [binding],
+    }
+    uid = f"{number:036x}"
+    return RecordedEntry(uid, one.type, f"TaskGrant team-a/grant-{number}", uid, one.time, data)
+
+
+def test_a_grant_is_remembered_in_a_kilobyte_and_a_half() -> None:
+    """Ten thousand of them are 15 MB beside what they are themselves."""
+    count, record = 500, Record(of_secrets=False)
+    record.take(0, made(0))
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for number in range(1000, 1000 + count):
+            record.take(number, made(number))
+        gc.collect()
+        each = tracemalloc.get_traced_memory()[0] / count
+    finally:
+        tracemalloc.stop()
+    assert not record.unread
+    assert len(record.subjects) == count + 1
+    assert each < 1536
+
+
 def test_a_grant_that_looks_ended_though_nothing_ended_it() -> None:
     """Its status would have the operator leave its access; what is out is told beside."""
     world = sound()
@@ -467,7 +617,7 @@ def test_what_is_forgotten_leaves_nothing_behind() -> None:
     assert set(record.subjects) == {"uid-of-triage"}
     assert set(record.credentials) == {"svid"}
     assert not record.accounts
-    assert not record.bindings
+    assert record.binding((NAMESPACE, BINDING)) == (None, None, None)
 
 
 def test_of_a_pilots_steps_those_after_its_credential_are_needed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -15,11 +16,12 @@ from pilot_identity.core.audit.entries import Entry, EntryType, encode_entry
 from pilot_identity.core.audit.findings import Flaw, Report
 from pilot_identity.core.audit.groups import Group, extend
 from pilot_identity.core.audit.merkle import Frontier, leaf_hash
-from pilot_identity.core.audit.proofs import Tree
+from pilot_identity.core.audit.parts import Beginning, Unreadable
+from pilot_identity.core.audit.proofs import Tree, join
 from pilot_identity.core.audit.reader import ConfigMapLog, TiledLog
 from pilot_identity.core.audit.shelf import Shelf
 from pilot_identity.core.audit.tiles import WIDTH
-from pilot_identity.core.audit.verify import Beginning, Unreadable, Verification, verify
+from pilot_identity.core.audit.verify import Verification, verify
 from tests.fakes.clock import START
 
 SIGNER = LogSigner("pilots.example.org/log", Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
@@ -72,7 +74,7 @@ def tail() -> Group:
 def record(size: int = CUT, made: list[Compacted] = BUNDLES) -> list[Item]:
     """What tells of the archive."""
     last = made[size // WIDTH - 1]
-    return [item(*stored) for stored in Archived(size, last.edge, last.note).config_maps()]
+    return [item(*stored) for stored in Archived(size, last.edge, last.note).sealed(SIGNER).config_maps()]
 
 
 def stored(*records: Item, first: int = CUT) -> list[Item]:
@@ -161,12 +163,19 @@ def test_a_head_that_was_seen_is_held_against_what_is_there(
 def forged_edge() -> list[Item]:
     """The edge is another's; the head is the log's own."""
     last = BUNDLES[CUT // WIDTH - 1]
-    return [item(*one) for one in Archived(CUT, BUNDLES[3].edge[:1] * 2, last.note).config_maps()]
+    archived = Archived(CUT, BUNDLES[3].edge[:1] * 2, last.note).sealed(SIGNER)
+    return [item(*one) for one in archived.config_maps()]
 
 
 def forged_head() -> list[Item]:
     """Somebody else signed another beginning."""
     return record(made=bundles([*reversed(ENTRIES[:CUT]), *ENTRIES[CUT:]], FORGER))
+
+
+def unlike_its_parts() -> list[Item]:
+    """It says that what it keeps goes on elsewhere."""
+    ((name, data, binary),) = Archived(CUT, BUNDLES[2].edge, BUNDLES[2].note).sealed(SIGNER).config_maps()
+    return [item(name, {**data, "parts": "7"}, binary)]
 
 
 def another_beginning() -> list[Item]:
@@ -177,13 +186,14 @@ def another_beginning() -> list[Item]:
 @pytest.mark.parametrize(
     "items, flaw",
     [
-        (forged_edge(), Flaw.ROOT_MISMATCH),
+        (forged_edge(), Flaw.EDGE_REPLACED),
         (forged_head(), Flaw.FOREIGN_KEY),
         (another_beginning(), Flaw.ROOT_MISMATCH),
+        (unlike_its_parts(), Flaw.RECOLLECTION_REPLACED),
         ([item("audit-archived-0000000000000768", {"edge": "xx"})], Flaw.UNREADABLE),
         ([item("audit-archived-0000000000000100", {})], Flaw.UNREADABLE),
     ],
-    ids=["edge", "foreign head", "rewritten", "unreadable", "name"],
+    ids=["edge", "foreign head", "rewritten", "parts", "unreadable", "name"],
 )
 def test_a_record_is_no_way_to_take_entries_away(items: list[Item], flaw: Flaw) -> None:
     """It is signed, and what follows is signed over it."""
@@ -250,5 +260,7 @@ def test_a_follower_meets_a_later_beginning() -> None:
         verification.absorb(part)
     report = verification.report()
     assert (report.is_sound, report.is_whole) == (True, True)
-    verification.absorb(Beginning("later", CUT, (), SIGNER.sign(Checkpoint(SIGNER.name, CUT, bytes(32)))))
+    forked = Archived(CUT, bundles([*reversed(ENTRIES[:CUT])])[-1].edge, "")
+    note = SIGNER.sign(Checkpoint(SIGNER.name, CUT, join(forked.edge)))
+    verification.absorb(Beginning("later", dataclasses.replace(forked, note=note).sealed(SIGNER)))
     assert [finding.flaw for finding in verification.report().findings] == [Flaw.HEAD_FORKED]

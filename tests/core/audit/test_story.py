@@ -29,6 +29,11 @@ def about(name: str, kind: EntryType, parent: str | None = None, **data: Any) ->
     return entry(kind, f"TaskGrant team-a/{name}", name, **{**ASKED, **told, **data})
 
 
+def of_root(kind: EntryType, **data: Any) -> RecordedEntry:
+    """An entry about the grant that is asked for."""
+    return about("root", kind, **data)
+
+
 def named(uid: str, kind: EntryType) -> RecordedEntry:
     """An entry about one of several grants of the name."""
     return entry(kind, "TaskGrant team-a/root", uid, **ASKED)
@@ -239,6 +244,52 @@ class TestUses:
         assert (own.unknown_tokens, dict(own.activities)) == (2, {})
         assert (chained.requests, dict(chained.activities)) == (7, {"tool_call": 3, "prompt": 1})
 
+    def test_a_dead_grants_account_that_is_still_used_is_in_the_story(self) -> None:
+        """By the announced name or UID; the operator was restarted and knew no grant of it."""
+        access = {"serviceAccountName": "pilot-grant-1", "serviceAccountUID": "a", "credentialID": "JTI=t"}
+        ended = {**PROVEN["closure"], "withdrawnAt": "2026-06-01T12:00:00Z"}
+        seen = {"requests": 5, "refused": 1, "from": "2026-06-01T12:10:00Z"}
+        tokens = [{"credentialID": "t", "requests": 4}, {"credentialID": "x", "requests": 1}]
+        family = read(
+            about("root", ISSUED, **ALLOWED, credential={"kubernetes": access}),
+            about("root", CLOSED, closure=ended),
+            entry(EntryType.ACCESS_SEEN, "ServiceAccount team-a/pilot-grant-1", "a", **seen, tokens=tokens),
+            entry(EntryType.ACCESS_SEEN, "ServiceAccount team-a/pilot-grant-1", "anew", requests=2),
+            entry(EntryType.ACCESS_SEEN, "ServiceAccount team-a/pilot-grant-2", "b", requests=9),
+            entry(EntryType.ACCESS_SEEN, "ServiceAccount team-b/pilot-grant-1", "c", requests=9),
+        )
+        story = only(family)
+        assert indices(story.section(Section.ACCESS)) == [2, 3]
+        own = story.own
+        assert (own.requests, own.after_end, own.allowed_after_end, own.unknown_tokens) == (7, 5, 4, 1)
+        assert list(open_points(story, NOON, heard=family.heard)) == [
+            "requests by its account when the operator knew no such grant: 7",
+            "requests with tokens that are not known to be the grant's: 1",
+            "requests still allowed after its access was withdrawn: 4",
+        ]
+
+    @pytest.mark.parametrize(
+        "since, until, late, about",
+        [("11:59:50", "12:00:10", 0, 0), ("12:00:05", "12:00:15", 3, 3), ("12:00:05", "12:00:16", 3, 0)],
+        ids=["begun before the end", "about the end", "longer than that"],
+    )
+    def test_an_accounts_use_is_late_where_all_of_it_is(
+        self, since: str, until: str, late: int, about: int
+    ) -> None:
+        """By the times that the entries tell."""
+        access = {"serviceAccountName": "pilot-grant-1"}
+        ended = {**PROVEN["closure"], "withdrawnAt": "2026-06-01T12:00:00Z"}
+        seen = {"requests": 3, "from": f"2026-06-01T{since}Z", "until": f"2026-06-01T{until}Z"}
+        account = "ServiceAccount team-a/pilot-grant-1"
+        story = only(
+            read(
+                of_root(ISSUED, credential={"kubernetes": access}),
+                of_root(CLOSED, closure=ended),
+                entry(EntryType.ACCESS_SEEN, account, "a", **seen),
+            )
+        )
+        assert (story.own.after_end, story.own.allowed_after_end, story.own.about_end) == (late, late, about)
+
     def test_what_is_no_number_counts_for_nothing(self) -> None:
         """Whatever another version wrote there."""
         story = only(read(about("root", EntryType.ACCESS_SEEN, requests="3", refused=True, tokens="none")))
@@ -344,6 +395,25 @@ OPEN = {
         [
             "requests with tokens that are not known to be the grant's: 2",
             "requests still allowed after its access was withdrawn: 1",
+        ],
+    ),
+    "used by others, and about its end": (
+        [
+            about("root", ISSUED, **ALLOWED),
+            about("root", CLOSED, **PROVEN),
+            about(
+                "root",
+                EntryType.ACCESS_SEEN,
+                requests=2,
+                afterEnd={"requests": 2, "allowed": 2, "about": {"requests": 1, "allowed": 1}},
+                impersonatedBy={"requests": 3},
+            ),
+        ],
+        NOON,
+        Standing.ENDED,
+        [
+            "requests that others made as its account: 3",
+            "requests still allowed after its access was withdrawn: 2, 1 of them about when it was",
         ],
     ),
     "reported": (

@@ -6,6 +6,7 @@ import ast
 import base64
 import copy
 import inspect
+import io
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,22 +21,25 @@ from pilot_identity.core.audit import findings
 from pilot_identity.core.audit.checkpoint import Checkpoint, LogSigner, LogVerifier
 from pilot_identity.core.audit.findings import Flaw, Report
 from pilot_identity.core.audit.merkle import leaf_hash
+from pilot_identity.core.audit.parts import Part, Segment, StoredHead
 from pilot_identity.core.audit.proofs import Tree
 from pilot_identity.core.audit.reader import ConfigMapLog, TiledLog
-from pilot_identity.core.audit.verify import (
-    MAX_FINDINGS,
-    Part,
-    Segment,
-    StoredHead,
-    Verification,
-    verify,
-)
+from pilot_identity.core.audit.tiles import ENTRIES, Tile, decode_bundle
+from pilot_identity.core.audit.verify import MAX_FINDINGS, Verification, verify
 
 STORED = json.loads((Path(__file__).parent / "vectors" / "logs.json").read_text(encoding="utf-8"))
 VERIFIER = LogVerifier.parse(STORED["verifier"])
 FILES = {path: base64.b64decode(content) for path, content in STORED["files"].items()}
 GROUPS: dict[str, dict[str, Any]] = STORED["groups"]
 TILES: dict[str, dict[str, Any]] = STORED["tiles"]
+BUNDLES: dict[str, dict[str, Any]] = STORED["bundles"]["cases"]
+COPY = b"".join(
+    entry + b"\n"
+    for path in (Tile(ENTRIES, 0).path, Tile(ENTRIES, 1, 4).path)
+    for entry in decode_bundle(FILES[path])
+)
+"""The log in tiles one entry a line, as an export has it beside them."""
+SHELF = {path: base64.b64decode(content) for path, content in STORED["bundles"]["archive"].items()}
 
 
 def in_groups(case: dict[str, Any]) -> Report:
@@ -50,7 +54,7 @@ def in_tiles(case: dict[str, Any]) -> Report:
     """What is found in a log in files."""
     files = dict(FILES)
     for edit in case["edits"]:
-        was = files.pop(edit["path"])
+        was = files.pop(edit["path"], COPY)
         if "gone" not in edit:
             at, put = edit["at"], base64.b64decode(edit["put"])
             files[edit["path"]] = was[:at] + put + was[at + edit["take"] :]
@@ -58,7 +62,36 @@ def in_tiles(case: dict[str, Any]) -> Report:
     def fetch_all(paths: Iterable[str]) -> Iterator[bytes | None]:
         return map(files.get, paths)
 
-    return verify(TiledLog(files.get, fetch_all), VERIFIER)[0]
+    ndjson = files.pop("entries.ndjson", None)
+    lines = io.BytesIO(ndjson) if ndjson is not None else None
+    return verify(TiledLog(files.get, fetch_all, lines=lambda: lines), VERIFIER)[0]
+
+
+def in_bundles(case: dict[str, Any]) -> Report:
+    """What is found in a log in ConfigMaps of which some are bundles, read as it is listed: by the label."""
+    items: dict[str, Any] = copy.deepcopy(STORED["bundles"]["items"]) | case["more"]
+    for name, fields in case["edits"].items():
+        if fields is None:
+            del items[name]
+            continue
+        for field, values in fields.items():
+            changed = items[name][field] | values
+            items[name][field] = {key: value for key, value in changed.items() if value is not None}
+    stored = {
+        name: {
+            "metadata": {"name": name, "labels": each["labels"], "annotations": each["annotations"]},
+            "data": each["data"],
+            "binaryData": each["binaryData"],
+        }
+        for name, each in sorted(items.items())
+    }
+    listed = [each for each in stored.values() if each["metadata"]["labels"]]
+
+    def fetch_all(paths: Iterable[str]) -> Iterator[bytes | None]:
+        return map(SHELF.get, paths)
+
+    archive = TiledLog(SHELF.get, fetch_all) if case["read"] == "archive" else None
+    return verify(ConfigMapLog(lambda: listed, archive, stored.get), VERIFIER)[0]
 
 
 def found(report: Report) -> list[list[object]]:
@@ -79,6 +112,14 @@ def test_what_is_wrong_with_a_log_in_tiles_is_named(name: str) -> None:
     """The flaw, the file and the entry, and nothing else."""
     report = in_tiles(TILES[name])
     assert found(report) == TILES[name]["found"]
+    assert report.is_sound == name.startswith("good")
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_what_is_wrong_with_a_log_in_bundles_is_named(name: str) -> None:
+    """The flaw, the ConfigMap or file and the entry, and nothing else."""
+    report = in_bundles(BUNDLES[name])
+    assert found(report) == BUNDLES[name]["found"]
     assert report.is_sound == name.startswith("good")
 
 
@@ -160,7 +201,9 @@ def test_every_flaw_has_a_meaning_in_words() -> None:
 
 def test_every_flaw_has_a_stored_log() -> None:
     """Each way of breaking a log is in the vectors."""
-    told = {each[0] for case in (*GROUPS.values(), *TILES.values()) for each in case["found"]}
+    told = {
+        each[0] for case in (*GROUPS.values(), *TILES.values(), *BUNDLES.values()) for each in case["found"]
+    }
     assert told == set(map(str, Flaw))
 
 
@@ -206,6 +249,11 @@ class TestRareLogs:
             (Flaw.TILE_REPLACED, "tile"),
             (Flaw.ROOT_MISMATCH, "head"),
         ]
+
+    @pytest.mark.parametrize("entry", [b"[" * 20_000 + b"]" * 20_000, b'{"a":' * 9_000 + b"1" + b"}" * 9_000])
+    def test_an_entry_that_is_nested_beyond_measure_is_told(self, entry: bytes) -> None:
+        """A hostile log ends no verification."""
+        assert judged(Segment("group", 0, (entry,)))[:1] == [(Flaw.ENTRY_MALFORMED, "group")]
 
     def test_without_a_head_nobody_knows_which_is_wrong(self) -> None:
         """That they differ is told, and no more."""

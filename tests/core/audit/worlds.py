@@ -54,7 +54,14 @@ def plain(view: View) -> dict[str, Any]:
 
 def credential(name: str, number: int, index: int, **fields: Any) -> dict[str, Any]:
     """A grant's credential as its status tells it."""
-    told = {"id": name, "issuance": number, "auditIndex": index, "secretName": "task-1", **fields}
+    told = {
+        "id": name,
+        "issuance": number,
+        "auditIndex": index,
+        "secretName": "task-1",
+        "secretUID": "secret-uid",
+    }
+    told |= fields
     return builders.credential_status(
         notAfter="2026-06-01T12:05:00Z", tokens=[{"audience": "https://t", "jti": "j"}], **told
     )
@@ -138,7 +145,7 @@ def bound(
     return LiveBinding(live("RoleBinding", name, "binding-uid", "uid-of-task-1", **LABEL), role, whom)
 
 
-SVID = builders.credential_status(id="svid", auditIndex=2)
+SVID = builders.credential_status(id="svid", auditIndex=2, secretUID="secret-uid")
 
 
 def pilot(**status: Any) -> PilotIdentity:

@@ -10,7 +10,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from pilot_identity.core.audit.entries import EntryType, RecordedEntry
+from pilot_identity.core.audit.entries import (
+    Entry,
+    EntryType,
+    RecordedEntry,
+    decode_entry,
+    encode_entry,
+)
 from pilot_identity.core.decisions.plan import WITHDRAWN, OnRevocationList, SecretGone
 from pilot_identity.core.decisions.replaying import Replay
 from pilot_identity.core.resources import Phase, PilotIdentity, TaskGrant
@@ -59,6 +65,9 @@ class Histories(RuleBasedStateMachine):
         self.fallen: set[str] = set()
         self.reader = Replay(Kept())
         self.replayed = 0
+        self.read = 0
+        self.tell_reader(EntryType.LOG_STARTED)
+        self.tell_reader(EntryType.OPERATOR_STARTED)
 
     def one_of(self, kind: str, pick: int) -> Key | None:
         """One object of a kind, if there is any."""
@@ -79,7 +88,9 @@ class Histories(RuleBasedStateMachine):
         elif what != "is down" and key in self.world.objects:
             self.world.make_pass(key, steps=steps)
         if what == "is killed":
+            self.every_decision_can_be_made_again()
             self.world.restart()
+            self.tell_reader(EntryType.OPERATOR_STARTED)
 
     def act(self, kind: str, pick: int, then: Reaction, act: Callable[[Key], None]) -> None:
         """Do something to one object of a kind, and let the operator answer."""
@@ -271,13 +282,21 @@ class Histories(RuleBasedStateMachine):
     @invariant()
     def every_decision_can_be_made_again(self) -> None:
         """From the log alone, and it is the same: whatever was changed since, and wherever a pass stopped."""
-        for index, entry in enumerate(self.world.log.entries[self.replayed :], start=self.replayed):
-            self.reader.learn(entry)
-            again = self.reader.again(index, entry)
+        for entry in self.world.log.entries[self.replayed :]:
+            again = self.reader.again(self.read, entry)
+            self.reader.learn(self.read, entry)
+            self.read += 1
             # Where checks were overtaken by what was found after them, there is nothing to ask again.
             if again is not None and again.then.checks:
                 require_agreement(again)
+            assert again is None or not again.mismatches
         self.replayed = len(self.world.log.entries)
+
+    def tell_reader(self, kind: EntryType) -> None:
+        """Tell whoever replays what the process around the decisions tells the log."""
+        told = Entry(f"{kind}/{self.read}", kind, "Namespace system", "operator", self.world.now, {})
+        self.reader.learn(self.read, decode_entry(encode_entry(told, "log")))
+        self.read += 1
 
     @invariant()
     def an_approval_is_used_once(self) -> None:

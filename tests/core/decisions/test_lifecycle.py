@@ -98,7 +98,9 @@ EVENTS: dict[str, Callable[[TaskGrant], GrantSeen]] = {
     "its pilot has other owners": lambda asked: replace(
         seen(asked), pilot=ready_pilot(owners={"business": "eve", "technical": "eve"})
     ),
-    "its pilot moved": lambda asked: replace(seen(asked), pilot=ready_pilot(stage="pilot")),
+    "its pilot moved": lambda asked: replace(
+        seen(asked), pilot=ready_pilot(stage="pilot"), stage=stage("pilot", 5)
+    ),
     "its stage is frozen": lambda asked: replace(seen(asked), stage=stage(freeze=True)),
     "its access is unknown": lambda asked: replace(seen(asked), pilot=ready_pilot(access=[])),
     "its stage wants approvals": lambda asked: replace(

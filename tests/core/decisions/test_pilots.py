@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from pilot_identity.core.audit.entries import MAX_ENTRY_BYTES, EntryType, encode_entry
-from pilot_identity.core.decisions.announced import Holding
+from pilot_identity.core.decisions.announced import ABANDON_AFTER, Holding
 from pilot_identity.core.decisions.holding import HOLDING_BOUND
 from pilot_identity.core.decisions.pilot_checks import PilotSeen
 from pilot_identity.core.decisions.pilots import TAKEN_RECHECK, decide_pilot
@@ -32,6 +32,7 @@ from tests.core.schema import misfits, schema_of
 
 LADDER = {"sandbox": stage(), "pilot": stage("pilot", 10)}
 CUT = DeleteCredential("team-a", "pilot-svid-triage", "uid-of-secret")
+LEAVING = Owner(pilot().key, "uid-of-triage")
 DUE = NOW + dt.timedelta(minutes=2)
 
 
@@ -233,6 +234,28 @@ def test_a_new_bundle_is_published() -> None:
     assert bundle.sequence == 2
 
 
+BEHIND: Mapping[str, PilotIdentity] = {
+    "it is suspended": ready_pilot(suspend=True),
+    "its service account is shared": ready_pilot(workload={"serviceAccountName": "shared"}),
+}
+
+
+@pytest.mark.parametrize("found", BEHIND.values(), ids=BEHIND)
+def test_a_new_bundle_is_published_beside_a_pilot_that_gets_nothing(found: PilotIdentity) -> None:
+    """Others of the namespace read it: once the pilot's own matter is settled, it follows."""
+    sharers = (pilot("elder", meta={"uid": "a", "creationTimestamp": "2026-01-01T00:00:00Z"}),)
+    facts = {"bundle_sequences": {"sandbox": 2}, "sharers": sharers}
+    first = decide_pilot(seen(found, **facts), moment())
+    assert PublishBundle("team-a", "sandbox") not in first.prepare
+    settled = msgspec.structs.replace(found, status=status_of(first))
+    plan = decide_pilot(seen(settled, **facts), moment())
+    assert plan.prepare == (PublishBundle("team-a", "sandbox"),)
+    after = msgspec.structs.replace(settled, status=status_of(plan))
+    assert after.status.bundle is not None
+    assert after.status.bundle.sequence == 2
+    assert decide_pilot(seen(after, **facts), moment()).status is None
+
+
 class TestFall:
     """A move to a lower stage: one pass ends what was, the next begins anew."""
 
@@ -266,7 +289,7 @@ class TestFall:
         """Of another trust domain, under the next number, in place of nothing; the old bundle goes."""
         fallen = self.fallen(ready_pilot(stage="pilot", asks_for="sandbox"))
         plan = decide_pilot(seen(fallen), moment(number=2))
-        assert plan.withdraw == (RemoveBundle("team-a", "pilot"),)
+        assert plan.withdraw == (RemoveBundle(LEAVING, "pilot"),)
         assert PublishBundle("team-a", "sandbox") in plan.prepare
         assert plan.release is not None
         assert (plan.release.replaces, plan.release.order.spiffe_id.trust_domain.name) == (
@@ -357,7 +380,7 @@ class TestRetirement:
     def test_it_is_cut_recorded_and_let_go(self) -> None:
         """With its bundle, where nobody else needs it."""
         plan = decide_pilot(seen(ready_pilot(meta=deleting())), moment())
-        assert plan.withdraw == (CUT, RemoveBundle("team-a", "sandbox"))
+        assert plan.withdraw == (CUT, RemoveBundle(LEAVING, "sandbox"))
         assert [entry.id for entry in plan.entries] == ["uid-of-triage/retired"]
         assert (plan.status, plan.let_go) == (None, True)
 
@@ -448,3 +471,75 @@ def test_what_a_pilot_looks_like_does_not_depend_on_its_neighbours_order() -> No
     first = decide_pilot(replace(seen(one), sharers=(two,)), moment()).release
     second = decide_pilot(replace(seen(two), sharers=(one,)), moment()).release
     assert (first is None) != (second is None)
+
+
+class TestSharedBundle:
+    """A verifier reads the bundle for as long as a credential of its stage lives in the namespace."""
+
+    def world(self) -> tuple[World, PilotIdentity]:
+        """A pilot with an identity, and its neighbour, which nobody has looked at."""
+        world = started(stage("pilot", 5))
+        world.put(pilot("triage", stage="pilot"))
+        world.settle()
+        assert world.bundles == {("team-a", "pilot")}
+        return world, world.put(pilot("helper", stage="pilot"))
+
+    def require_bundle(self, world: World) -> None:
+        """Make sure that whoever has a credential has its stage's bundle beside it."""
+        for secret in world.secrets.values():
+            issued = [one for one in world.log.entries if one.data.get("credential", {}).get("id")]
+            (stage_name,) = (
+                one.data["stage"] for one in issued if one.data["credential"]["id"] == secret.credential
+            )
+            assert ("team-a", stage_name) in world.bundles
+
+    @pytest.mark.parametrize("steps", range(1, 7))
+    @pytest.mark.parametrize("leaves", ["deleted", "moved"])
+    def test_a_pilot_leaves_whose_neighbour_was_just_coming(self, leaves: str, steps: int) -> None:
+        """The operator was killed at any step of giving the neighbour an identity."""
+        world, helper = self.world()
+        world.make_pass(helper.key, steps=steps)
+        world.restart()
+        triage = world.pilot("triage").key
+        if leaves == "deleted":
+            world.delete(triage)
+        else:
+            bottom = world.put(stage("bottom", 0, status={}, dataClasses=["low"]))
+            while world.make_pass(bottom.key):
+                pass
+            world.edit(triage, stage="bottom")
+        for _ in range(10):
+            if triage in world.objects:
+                world.make_pass(triage)
+                self.require_bundle(world)
+        world.now += 2 * ABANDON_AFTER
+        world.settle()
+        self.require_bundle(world)
+        world.check_rest()
+
+    @pytest.mark.parametrize("steps", range(1, 7))
+    def test_a_bundle_goes_with_the_last_pilot(self, steps: int) -> None:
+        """Wherever the operator was killed meanwhile."""
+        world, helper = self.world()
+        world.settle()
+        for key in (world.pilot("triage").key, helper.key):
+            world.delete(key)
+            world.make_pass(key, steps=steps)
+            world.restart()
+        world.settle()
+        assert helper.key not in world.objects
+        assert world.bundles == set()
+
+    def test_what_was_announced_and_never_released_keeps_a_bundle_no_longer_than_it_is_open(self) -> None:
+        """Its neighbour falls, gets its identity elsewhere, and leaves nothing behind."""
+        world, helper = self.world()
+        assert "commit" in world.carry_out(helper, world.decide(helper.key))
+        world.restart()
+        triage = world.pilot("triage").key
+        world.delete(triage)
+        world.make_pass(triage)
+        world.now += 2 * ABANDON_AFTER
+        world.settle()
+        world.delete(helper.key)
+        world.settle()
+        assert world.bundles == set()

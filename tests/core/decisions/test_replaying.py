@@ -29,7 +29,7 @@ from pilot_identity.core.resources.digests import digest_json
 from pilot_identity.core.resources.task_grant import CheckResult, DecisionStatus
 from tests.core.builders import CA_END, NOW, approval, grant, moment, ready_pilot, stage
 from tests.core.decisions.conftest import taken_up
-from tests.core.decisions.replayed import Kept, recorded, replay
+from tests.core.decisions.replayed import Kept, announced, recorded, replay
 
 RULE = {"name": "short", "expression": "duration(grant.spec.duration) <= duration('20m')"}
 
@@ -37,9 +37,8 @@ RULE = {"name": "short", "expression": "duration(grant.spec.duration) <= duratio
 def log_of(case: GrantSeen) -> list[RecordedEntry]:
     """All that a log has of a decision; the decision comes last."""
     plan = decide_grant(case, moment())
-    announced = (plan.release.announce("ab" * 32),) if plan.release is not None else ()
     assert case.stage is not None
-    return recorded((*taken_up(case.stage), *plan.entries, *announced))
+    return recorded((*taken_up(case.stage), *plan.entries, *announced(plan)))
 
 
 def issued(policy: StagePolicy | None = None, **asked: Any) -> list[RecordedEntry]:
@@ -126,23 +125,35 @@ class TestDifference:
         """The record is held to the decision, not believed."""
         assert only(changed(issued(), change)).verdict is Verdict.DIFFERS
 
-    VOUCHED: ClassVar[Mapping[str, Callable[[dict[str, Any]], object]]] = {
-        "subject": lambda data: data["observation"]["grant"]["metadata"].update(name="another"),
-        "subjectuid": lambda data: data["observation"]["grant"]["metadata"].update(uid="another"),
-        "grantDigest": lambda data: data.update(grantDigest="sha256:" + "ab" * 32),
-        "decision.policyDigest": lambda data: data["decision"].update(policyDigest="sha256:" + "ab" * 32),
-        "decision.pilotDigest": lambda data: data["decision"].pop("pilotDigest"),
+    VOUCHED: ClassVar[Mapping[str, tuple[Callable[[dict[str, Any]], object], set[str]]]] = {
+        "subject": (
+            lambda data: data["observation"]["grant"]["metadata"].update(name="another"),
+            {"observation.grant", "credential.secretName", "credential.spiffeID"},
+        ),
+        "subjectuid": (
+            lambda data: data["observation"]["grant"]["metadata"].update(uid="another"),
+            {"observation.grant", "id"},
+        ),
+        "grantDigest": (lambda data: data.update(grantDigest="sha256:" + "ab" * 32), set()),
+        "decision.policyDigest": (
+            lambda data: data["decision"].update(policyDigest="sha256:" + "ab" * 32),
+            set(),
+        ),
+        "decision.pilotDigest": (lambda data: data["decision"].pop("pilotDigest"), set()),
+        "requestedBy": (lambda data: data.update(requestedBy="eve"), set()),
+        "parent": (lambda data: data.update(parent={"name": "above", "uid": "uid-of-above"}), set()),
     }
 
-    @pytest.mark.parametrize("field, change", VOUCHED.items(), ids=VOUCHED)
+    @pytest.mark.parametrize("field, case", VOUCHED.items(), ids=VOUCHED)
     def test_what_was_looked_at_is_not_what_the_entry_is_about(
-        self, field: str, change: Callable[[dict[str, Any]], object]
+        self, field: str, case: tuple[Callable[[dict[str, Any]], object], set[str]]
     ) -> None:
-        """Though the same is decided upon it: the field is named."""
+        """Though the same is decided upon it: the field is named, and what else does not agree then."""
+        change, others = case
         again = only(changed(issued(), change))
         assert again.verdict is Verdict.DIFFERS
-        (told,) = again.mismatches
-        assert told.startswith(f"{field}: the entry says ")
+        assert again.mismatches[0].startswith(f"{field}: the entry says ")
+        assert {told.partition(":")[0] for told in again.mismatches} == {field, *others}
 
     def test_an_approval_that_is_not_the_one_it_names(self) -> None:
         """Its spec stands in the observation, and is held to its digest there."""
@@ -220,22 +231,45 @@ class TestImpossible:
         assert (again.verdict, again.now) == (Verdict.CANNOT, None)
         assert why in again.why
 
-    @pytest.mark.parametrize(
-        "kind", [EntryType.STAGE_POLICY_CHANGED, EntryType.PILOT_DEFINED, EntryType.GRANT_REQUESTED]
-    )
-    def test_a_definition_is_missing(self, kind: EntryType) -> None:
-        """It is named by its digest; whoever has it can bring it, and nothing else in its place."""
+    DEFINITIONS: ClassVar[Mapping[EntryType, str]] = {
+        EntryType.STAGE_POLICY_CHANGED: "policy",
+        EntryType.PILOT_DEFINED: "definition",
+        EntryType.GRANT_REQUESTED: "spec",
+    }
+
+    @pytest.mark.parametrize("kind, field", DEFINITIONS.items(), ids=DEFINITIONS.values())
+    def test_a_definition_is_missing(self, kind: EntryType, field: str) -> None:
+        """The log has its digest; whoever has it can bring it, and nothing else in its place."""
         log = issued()
-        (gone,) = [entry for entry in log if entry.type == kind]
-        rest = [entry for entry in log if entry.type != kind]
-        definition = next(gone.data[name] for name in ("policy", "definition", "spec") if name in gone.data)
-        again = only(rest)
+        (told,) = [entry for entry in log if entry.type == kind]
+        definition = told.data[field]
+        digest = digest_json(definition)
+        large = {**told.data, field: {"sha256": digest.removeprefix("sha256:"), "bytes": 20_000}}
+        large_log = [
+            entry if entry is not told else msgspec.structs.replace(told, data=large) for entry in log
+        ]
+        again = only(large_log)
         assert again.verdict is Verdict.CANNOT
-        assert again.why == f"no entry before it has the definition {digest_json(definition)} in full"
+        assert again.why == f"no entry before it has the definition {digest} in full"
         for brought, verdict in ((definition, Verdict.AGREES), ({**definition, "x": 1}, Verdict.CANNOT)):
             shelf = Kept()
             Replay(shelf).keep(brought)
-            assert only(rest, shelf).verdict is verdict
+            assert only(large_log, shelf).verdict is verdict
+
+    @pytest.mark.parametrize("kind, field", DEFINITIONS.items(), ids=DEFINITIONS.values())
+    def test_a_definition_that_the_log_was_never_told_cannot_be_brought(
+        self, kind: EntryType, field: str
+    ) -> None:
+        """It was not the one in force, as far as the log says."""
+        log = issued()
+        (told,) = [entry for entry in log if entry.type == kind]
+        rest = [entry for entry in log if entry is not told]
+        again = only(rest)
+        assert again.verdict is Verdict.CANNOT
+        assert again.why == f"no entry before it has the definition {digest_json(told.data[field])} in full"
+        shelf = Kept()
+        Replay(shelf).keep(told.data[field])
+        assert only(rest, shelf).verdict is Verdict.DIFFERS
 
     def test_what_comes_later_does_not_count(self) -> None:
         """A decision rests on what was there before it."""

@@ -5,23 +5,27 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from pilot_identity.core.audit.entries import EntryType
 from pilot_identity.core.decisions.plan import Outcome, Plan
-from pilot_identity.core.decisions.stages import KeyFacts, StageSeen, decide_stage, is_ready
+from pilot_identity.core.decisions.stage_keys import Generation
+from pilot_identity.core.decisions.stages import StageSeen, decide_stage, is_ready
 from pilot_identity.core.resources import StagePolicy
 from pilot_identity.core.resources.stage_policy import StagePolicyStatus
 from tests.core.builders import CA_END, NOW, deleting, moment, stage
 
-KEYS = KeyFacts("sandbox.example.org", CA_END, "key-of-sandbox", 1)
+DAY = dt.timedelta(days=1)
+KEYS = Generation(1, "sandbox.example.org", CA_END - 365 * DAY, CA_END, "key-of-sandbox")
+OWN = replace(KEYS, ca_key_sha256="a" * 64)
 OLDER = {"creationTimestamp": "2026-05-01T00:00:00Z"}
 YOUNGER = {"creationTimestamp": "2026-06-01T11:30:00Z"}
 
 
-def seen(policy: StagePolicy, *others: StagePolicy, keys: KeyFacts | None = KEYS) -> StageSeen:
+def seen(policy: StagePolicy, *others: StagePolicy, keys: Generation | None = KEYS) -> StageSeen:
     """A stage among others."""
-    return StageSeen(policy, others, keys, NOW)
+    return StageSeen(policy, others, () if keys is None else (keys,), NOW)
 
 
 def other(rank: int = 7, meta: Mapping[str, Any] | None = None, **spec: Any) -> StagePolicy:
@@ -50,6 +54,11 @@ REFUSED: Mapping[str, tuple[StageSeen, str, str]] = {
         seen(stage(), keys=replace(KEYS, trust_domain="old.example.org")),
         "KeysForeign",
         "are for trust domain 'old.example.org', the policy says 'sandbox.example.org'",
+    ),
+    "its keys are not those that it had": (
+        seen(stage(), keys=replace(KEYS, jwt_key_id="another")),
+        "KeysForeign",
+        "are not those that it had (JWT key key-of-sandbox, now another)",
     ),
     "its authority has expired": (
         seen(stage(), keys=replace(KEYS, not_after=NOW)),
@@ -110,10 +119,10 @@ ACCEPTED: Mapping[str, StageSeen] = {
 
 @pytest.mark.parametrize("case", ACCEPTED.values(), ids=ACCEPTED)
 def test_a_stage_is_ready_where(case: StageSeen) -> None:
-    """Of two that clash the elder stays; its status names its authority's end, when it is looked at again."""
+    """Of two that clash the elder stays; its status names its authority's end."""
     plan = decide_stage(case, moment())
     assert [entry.type for entry in plan.entries] == [EntryType.STAGE_POLICY_CHANGED]
-    assert plan.recheck_at == CA_END
+    assert plan.recheck_at == CA_END - 30 * DAY, "when the next keys are made"
     assert plan.status is not None
     status = plan.status(Outcome())
     assert isinstance(status, StagePolicyStatus)
@@ -167,3 +176,25 @@ def test_an_authority_that_expires_stops_the_stage() -> None:
     assert EntryType.STAGE_REFUSED not in {entry.type for entry in before}
     late = replace(seen(stage(), keys=keys), now=NOW + dt.timedelta(seconds=1))
     assert decide_stage(late, moment(late.now)).entries[0].data["reason"] == "CertificateAuthorityExpired"
+
+
+@pytest.mark.parametrize(
+    "swapped", [replace(OWN, jwt_key_id="another"), replace(OWN, ca_key_sha256="b" * 64)], ids=["JWT", "CA"]
+)
+def test_keys_that_somebody_replaced_sign_nothing(swapped: Generation) -> None:
+    """Whoever gets past the policies to the Secret would have a stage vouch for what a foreign CA signs."""
+
+    def told(before: StagePolicy, plan: Plan) -> StagePolicy:
+        assert plan.status is not None
+        return msgspec.structs.replace(before, status=plan.status(Outcome()))
+
+    fresh = msgspec.structs.replace(stage(), status=StagePolicyStatus())
+    ready = told(fresh, decide_stage(seen(fresh, keys=OWN), moment()))
+    assert is_ready(ready)
+    plan = decide_stage(seen(ready, keys=swapped), moment())
+    refused = told(ready, plan)
+    assert not is_ready(refused)
+    assert refused.status.conditions[0].reason == "KeysForeign"
+    assert [entry.type for entry in plan.entries] == [EntryType.STAGE_REFUSED]
+    assert refused.status.keys == ready.status.keys
+    assert is_ready(told(refused, decide_stage(seen(refused, keys=OWN), moment())))

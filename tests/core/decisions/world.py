@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from pilot_identity.core.audit.entries import Entry, EntryType, RecordedEntry, decode_entry, encode_entry
-from pilot_identity.core.decisions.announced import Announced, Holding, announcement_of
+from pilot_identity.core.decisions.announced import Announced, Holding, announcement_of, stage_announced
 from pilot_identity.core.decisions.delegation import lineage
+from pilot_identity.core.decisions.grants.closing import CLOSED
 from pilot_identity.core.decisions.grants.life import decide_grant
 from pilot_identity.core.decisions.grants.seen import RATE_WINDOW, RETENTION, GrantSeen
 from pilot_identity.core.decisions.pilot_checks import PilotSeen
@@ -40,7 +41,8 @@ from pilot_identity.core.decisions.plan import (
     Withdrawal,
 )
 from pilot_identity.core.decisions.proofs import revoked_of
-from pilot_identity.core.decisions.stages import KeyFacts, StageSeen, decide_stage, is_ready
+from pilot_identity.core.decisions.stage_keys import Generation, KeyFacts, facts_of
+from pilot_identity.core.decisions.stages import StageSeen, decide_stage, is_ready
 from pilot_identity.core.resources import (
     KINDS,
     Approval,
@@ -126,6 +128,11 @@ class Log:
         index = self._announced.get(uid)
         return None if index is None else (index, self.entries[index])
 
+    def recorded(self, uid: str, step: str) -> tuple[int, RecordedEntry] | None:
+        """The entry of a subject's step."""
+        index = self._ids.get(f"{uid}/{step}")
+        return None if index is None else (index, self.entries[index])
+
     def settle(self, uid: str, index: int) -> None:
         """Forget what was announced up to there."""
         if self._announced.get(uid, index + 1) <= index:
@@ -154,7 +161,7 @@ class World:
 
     now: dt.datetime = NOW
     objects: dict[Key, Object] = field(default_factory=dict)
-    keys: dict[str, KeyFacts] = field(default_factory=dict)
+    keys: dict[str, tuple[Generation, ...]] = field(default_factory=dict)
     secrets: dict[tuple[str, str], Secret] = field(default_factory=dict)
     bundles: set[tuple[str, str]] = field(default_factory=set)
     accounts: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -281,17 +288,21 @@ class World:
         match self.objects[key]:
             case StagePolicy() as stage:
                 others = tuple(one for one in self.of_kind(StagePolicy) if one.name != stage.name)
-                return decide_stage(StageSeen(stage, others, self.keys.get(stage.name), self.now), at)
+                return decide_stage(StageSeen(stage, others, self.keys.get(stage.name, ()), self.now), at)
             case PilotIdentity() as pilot:
                 return decide_pilot(self.see_pilot(pilot), at)
             case TaskGrant() as grant:
                 return decide_grant(self.see_grant(grant), at)
 
+    def facts(self, stage: StagePolicy) -> KeyFacts | None:
+        """What `ports.Issuer` would tell of a stage's keys."""
+        return facts_of(self.keys.get(stage.name, ()), stage.status.signing)
+
     def see_pilot(self, pilot: PilotIdentity) -> PilotSeen:
         """What `control.gather` would observe."""
         stages = {stage.name: stage for stage in self.of_kind(StagePolicy)}
         facts = {
-            name: self.keys[name] for name, stage in stages.items() if is_ready(stage) and name in self.keys
+            name: fact for name, stage in stages.items() if is_ready(stage) and (fact := self.facts(stage))
         }
         neighbours = [one for one in self.of_kind(PilotIdentity) if one.key != pilot.key]
         known = pilot.status.credential
@@ -307,9 +318,8 @@ class World:
                 grant.pilot_key == pilot.key and grant.status.phase in {Phase.ACTIVE, Phase.CLOSING}
                 for grant in self.of_kind(TaskGrant)
             ),
-            stages_of_neighbours=frozenset(
-                one.status.bundle.stage for one in neighbours if one.status.bundle
-            ),
+            stages_of_neighbours=frozenset(filter(None, map(self._bundle_stage, neighbours)))
+            | frozenset(filter(None, map(self._stage_announced, neighbours))),
             ca_not_after={name: fact.not_after for name, fact in facts.items()},
             bundle_sequences={name: fact.sequence for name, fact in facts.items()},
             announced=announced,
@@ -317,6 +327,13 @@ class World:
             account_is_free=not pilot.makes_service_account
             or self.accounts.get(account, pilot.metadata.uid) == pilot.metadata.uid,
         )
+
+    def _bundle_stage(self, neighbour: PilotIdentity) -> str:
+        return neighbour.status.bundle.stage if neighbour.status.bundle is not None else ""
+
+    def _stage_announced(self, neighbour: PilotIdentity) -> str:
+        told = self.log.announced(neighbour.metadata.uid)
+        return stage_announced(told[1], neighbour.status.issuances) if told is not None else ""
 
     def _first_holding(self, pilot: PilotIdentity) -> Holding:
         """What stands in the place of a pilot's Secret, asked where its last pass could not know."""
@@ -338,7 +355,7 @@ class World:
         assert pilot is None or isinstance(pilot, PilotIdentity)
         stage = self.objects.get(Key("StagePolicy", "", pilot.status.stage)) if pilot else None
         assert stage is None or isinstance(stage, StagePolicy)
-        facts = self.keys.get(stage.name) if stage and is_ready(stage) else None
+        facts = self.facts(stage) if stage and is_ready(stage) else None
         known = grant.status.credential
         lately = [at for key, at in self.issued if key == grant.pilot_key and at > self.now - RATE_WINDOW]
         ancestors = lineage(grant, self._grant)
@@ -360,6 +377,7 @@ class World:
             announced=self._announced(
                 grant, grant.secret, known.id if known else None, grant.status.issuances
             ),
+            closed=self.log.recorded(grant.metadata.uid, CLOSED) if grant.status.closure is None else None,
         )
 
     def _grant(self, key: Key) -> TaskGrant | None:
@@ -418,8 +436,8 @@ class World:
                 if standing is not None and standing.uid == uid:
                     del self.secrets[namespace, name]
                     self.effects += 1
-            case RemoveBundle(namespace, name):
-                self.bundles.discard((namespace, name))
+            case RemoveBundle(owner, name):
+                self.bundles.discard((owner.key.namespace, name))
             case Revoke(revoked):
                 names = {*(one.serial for one in revoked.certificates), *(one.jti for one in revoked.tokens)}
                 self.effects += not names <= self.revoked
@@ -455,8 +473,10 @@ class World:
     def _make_keys(self, order: KeyOrder) -> Iterator[str]:
         self.log.commit([order.announce({"jwtKeyID": f"key-of-{order.stage}"})])
         yield "announce keys"
-        facts = KeyFacts(order.trust_domain.name, order.not_after, f"key-of-{order.stage}", 1)
-        self.keys[order.stage] = facts
+        made = Generation(
+            order.generation, order.trust_domain.name, self.now, order.not_after, f"key-of-{order.stage}"
+        )
+        self.keys[order.stage] = (*self.keys.get(order.stage, ()), made)
         self.effects += 1
         yield "store keys"
 

@@ -23,7 +23,6 @@ from tests.core.schema import CRDS, definition, schema_of
 LATER: Mapping[str, str] = {
     "PilotIdentity.status.approvedDigest": "approvals are counted by a later issue",
     "PilotIdentity.status.evidence": "promotion by evidence is decided by a later issue",
-    "PilotIdentity.status.grants": "counts are served as metrics until a later issue writes them",
     "TaskGrant.status.credential.renewals": "`issuance` counts them; a later issue tells them apart",
 }
 """Fields of the API that no view reads yet, each with its reason."""

@@ -56,6 +56,7 @@ def test_a_pilots_digest_is_of_its_spec_alone() -> None:
 
 IMMATERIAL_IN_A_POLICY: Mapping[str, dict[str, Any]] = {
     "it is frozen": {"freeze": True},
+    "its keys are rotated": {"keys": {"rotate": "incident", "lifetime": "720h"}},
     "a lifetime is written another way": {"retention": "168h0m"},
 }
 MATERIAL_IN_A_POLICY: Mapping[str, dict[str, Any]] = {

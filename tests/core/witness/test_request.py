@@ -68,7 +68,7 @@ BROKEN = {
     "a short hash": (f"old 1\nAAAA\n\n{NOTE}", "32 bytes in base64"),
     "base64 in another form": (f"old 1\n{LINE[:-2]}B=\n\n{NOTE}", "32 bytes in base64"),
     "a proof too long": (f"old 1\n{f'{LINE}{chr(10)}' * 64}\n{NOTE}", "at most 63 lines, got 64"),
-    "too many signatures": (f"old 1\n\n{NOTE}" + "— a b\n" * 32, "at most 32 signatures"),
+    "too many signatures": (f"old 1\n\n{NOTE}" + "— a AAAAAAA=\n" * 32, "at most 32 signatures"),
     "too large": (f"old 1\n\n{NOTE}" + "x" * MAX_REQUEST_BYTES, "at most 131072 bytes"),
 }
 

@@ -28,6 +28,10 @@ METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v
 CONCURRENCY = 32
 """Requests in flight: more only queue inside the API server, where we could not put a revocation first."""
 REQUEST_SECONDS = 10.0
+"""For an answer; a write is given up by the API server after the same time.
+
+Else it would go on for up to a minute, and what was given up here would still happen there.
+"""
 TOKEN_SECONDS = 60.0
 PAGE = 500
 USER_AGENT = f"pilot-identity/{__version__}"
@@ -133,6 +137,8 @@ class Api:
         if token:
             headers["Authorization"] = f"Bearer {token}"
         url = f"{self._login.server}{path}"
+        if method != "GET":
+            query = {**(query or {}), "timeout": f"{REQUEST_SECONDS:.0f}s"}
         if query:
             url = f"{url}?{urlencode(query)}"
         data = self._encoder.encode(body) if body is not None else None

@@ -20,7 +20,7 @@ QUEUE_LIMIT = 20_000
 SENDERS = 8
 """Few, so that a burst of Events leaves the API server to the writes that matter."""
 _NOTE_LIMIT = 1024
-_FOREIGN = {"ServiceAccount": "v1", "RoleBinding": "rbac.authorization.k8s.io/v1"}
+_FOREIGN = {"ConfigMap": "v1", "ServiceAccount": "v1", "RoleBinding": "rbac.authorization.k8s.io/v1"}
 """The groups of kinds that are not ours, of which Events tell too."""
 _NAME_LIMIT = 200
 

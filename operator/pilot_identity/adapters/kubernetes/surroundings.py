@@ -27,9 +27,13 @@ class KubernetesSurroundings:
         return [one async for item in listed if (one := Live.read("ServiceAccount", item)).is_marked]
 
     async def bindings(self) -> Sequence[LiveBinding]:
-        """Every RoleBinding that only the operator makes."""
+        """Every RoleBinding that only the operator makes, or that gives a group of accounts something."""
         listed = self._listed(paths.RBAC, "rolebindings", JSON)
-        return [one async for item in listed if (one := LiveBinding.read("RoleBinding", item)).is_marked]
+        return [
+            one
+            async for item in listed
+            if (one := LiveBinding.read("RoleBinding", item)).is_marked or one.gives_accounts
+        ]
 
     async def _listed(self, group: str, plural: str, accept: str) -> AsyncIterator[dict[str, Any]]:
         for namespace in self._namespaces or ("",):

@@ -17,7 +17,8 @@ from pilot_identity.cli.failures import CliError, UsageError
 from pilot_identity.cli.output import encoding_of, tell
 from pilot_identity.cli.text import clock, legible, plain
 from pilot_identity.core.audit.particulars import text
-from pilot_identity.core.audit.story import Family, Line, Section, Standing, Story, Uses, open_points
+from pilot_identity.core.audit.story import Family, Section, Standing, Story, open_points
+from pilot_identity.core.audit.uses import Line, Uses
 from pilot_identity.core.resources.timestamps import format_timestamp
 
 SHOWN_LINES = 24
@@ -33,8 +34,14 @@ Item = TypeVar("Item")
 
 
 def read_family(log: OpenLog, name: str) -> Family:
-    """Read all that a log says of grants of a name, `NAMESPACE/NAME` or `NAME`; the log must verify."""
+    """Read all that a log says of grants of a name, `NAMESPACE/NAME` or `NAME`; the log must verify.
+
+    Raises:
+        UsageError: no grant has such a name.
+    """
     namespace, _, own = name.rpartition("/")
+    if not own or "/" in namespace or name.startswith("/"):
+        raise UsageError(f"a grant is named GRANT or NAMESPACE/GRANT, got {name!r}")
     family = Family(own, namespace)
 
     def take(index: int, encoded: bytes) -> None:
@@ -56,8 +63,10 @@ def choose(family: Family, name: str, uid: str) -> Story:
     namesakes = family.namesakes()
     chosen = [story for story in namesakes if uid in {"", story.uid}]
     if not chosen:
+        known = ", ".join(f"{story.key} of UID {story.uid}" for story in namesakes[-3:])
         what = f"grant {name} of UID {uid}" if uid else f"grant {name}"
-        raise CliError(f"the log has no entry about {what}", "GRANT may be NAMESPACE/NAME")
+        hint = f"it has {known}" if known else "GRANT may be NAMESPACE/NAME"
+        raise CliError(f"the log has no entry about {what}", hint)
     places = sorted({story.key.namespace for story in chosen})
     if len(places) > 1:
         raise UsageError(
@@ -218,6 +227,8 @@ def _use_data(uses: Uses) -> dict[str, Any]:
         "refused": uses.refused,
         "afterEnd": uses.after_end,
         "allowedAfterEnd": uses.allowed_after_end,
+        "aboutEnd": uses.about_end,
         "byUnknownTokens": uses.unknown_tokens,
+        "byOthers": uses.by_others,
         "activities": dict(sorted(uses.activities.items())),
     }

@@ -12,7 +12,8 @@ from pilot_identity.cli.audit.printing import short_type, why
 from pilot_identity.cli.text import clock
 from pilot_identity.core.audit.entries import EntryType
 from pilot_identity.core.audit.particulars import count, mapping, mappings, moment, text, texts
-from pilot_identity.core.audit.story import Line, Section, Story, Uses
+from pilot_identity.core.audit.story import Section, Story
+from pilot_identity.core.audit.uses import Line, Uses
 
 _DIGEST_DIGITS = 16
 """Of a digest, for people; -o json has all of them."""
@@ -173,6 +174,8 @@ def _seen(line: Line, _: Story) -> Told:
     head = f"{number_of(count(data, 'requests'), 'request')}, {count(data, 'refused')} refused"
     if (since := moment(data, "from")) is not None:
         head += f", from {clock(since)} until {clock(moment(data, 'until'))}"
+    if line.is_of_an_account:
+        head += f"; told of {line.entry.subject} (UID {line.entry.subject_uid})"
     return Told(head, (*map(_row, mappings(data, "access")), *_beside(data)))
 
 
@@ -192,7 +195,17 @@ def _beside(data: Mapping[str, Any]) -> Iterator[str]:
         if token.get("isKnown") is not True:
             yield f"by token {text(token, 'credentialID')}, which is not known: {count(token, 'requests')}"
     if late := count(data, "afterEnd", "requests"):
-        yield f"after the access was withdrawn: {late}, of which {count(data, 'afterEnd', 'allowed')} allowed"
+        about = mapping(data, "afterEnd", "about")
+        near = f"; {count(about, 'requests')} within {count(about, 'seconds')} s of it" if about else ""
+        allowed = count(data, "afterEnd", "allowed")
+        yield f"after the access was withdrawn: {late}, of which {allowed} allowed{near}"
+    for whom in mappings(data, "impersonated"):
+        yield f"acting as {text(whom, 'user')}: {count(whom, 'requests')}"
+    borrowed = mapping(data, "impersonatedBy")
+    for who in mappings(borrowed, "users"):
+        yield f"{text(who, 'user')} acted as the account: {number_of(count(who, 'requests'), 'request')}"
+    for row in mappings(borrowed, "access"):
+        yield f"by impersonation: {_row(row)}"
 
 
 def _activity(line: Line, _: Story) -> Told:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import deque
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +24,8 @@ from pilot_identity.cli.audit.options import (
     on_log,
 )
 from pilot_identity.cli.audit.printing import print_entry, print_report, report_data, whole_entry
-from pilot_identity.cli.audit.reading import OpenLog, decoded, read_vkey, tell_findings
+from pilot_identity.cli.audit.reading import KeyOrigin, OpenLog, decoded, read_vkey, tell_findings
+from pilot_identity.cli.audit.receipts import CheckedReceipt
 from pilot_identity.cli.audit.reconciling import reconcile
 from pilot_identity.cli.audit.replaying import Replays, Wanted, print_replays, replay_log, replays_data
 from pilot_identity.cli.audit.selection import About, Selection
@@ -37,7 +39,6 @@ from pilot_identity.core.audit.checkpoint import Checkpoint, CheckpointError, Lo
 from pilot_identity.core.audit.proofs import ProofError
 from pilot_identity.core.audit.receipt import MAX_RECEIPT_BYTES, Receipt, ReceiptError
 from pilot_identity.core.audit.witnessed import combined
-from pilot_identity.core.decisions.replaying import Verdict
 
 app = typer.Typer(
     name="audit",
@@ -65,6 +66,9 @@ def verify(  # noqa: PLR0913 - the verb's options
 
     It is held to what witnesses cosigned, too. Without --witness only those count as found that are
     published beside the log, whose keys its keeper could have made up.
+
+    Exits with 1 where it is broken, or witnesses are missing; with 4 where all that was read is sound, but
+    what is archived was not read, or a copy is older than what you saw.
     """
     log.demand = Demand.of_options(witness or (), witness_url or (), require_witness, witnessed_within)
     report = whole(log.read)
@@ -72,10 +76,11 @@ def verify(  # noqa: PLR0913 - the verb's options
         show_data(report_data(report, log), Format.JSON)
     else:
         print_report(report, log)
-        tell_findings(report)
+        if not sys.stdout.isatty():
+            tell_findings(report)  # whoever sends the report to a file sees them all the same
     if not report.is_sound or not log.testimony.is_enough:
         raise typer.Exit(ExitCode.REFUSED)
-    if not report.is_whole:
+    if not report.is_whole or report.is_older:
         raise typer.Exit(ExitCode.PARTLY)
 
 
@@ -135,7 +140,9 @@ def about(
     for hidden in sorted(selection.hidden) if what is About.OWNER else ():
         tell(f"warning: of pilot {hidden} a definition is in the log by its digest only, so not its owners")
     if not taken:
-        raise CliError(f"the log has no entry about {what} {name}", "NAME may be NAMESPACE/NAME")
+        is_owner = what is About.OWNER
+        hint = "NAME is a user's, as in a pilot's owners" if is_owner else "NAME may be NAMESPACE/NAME"
+        raise CliError(f"the log has no entry about {what} {name}", hint)
 
 
 @app.command()
@@ -188,19 +195,23 @@ def replay(
     ] = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Decide again what the log says was decided, from the log alone, and compare the two decisions."""
+    """Decide again what the log says was decided, from the log alone, and compare the two decisions.
+
+    What was looked at, and what was given, is held to the rest of the log.
+    """
     wanted = Wanted.parse(what, every=every)
     replays: Replays = whole(lambda: replay_log(log, wanted, evidence or ()))
     if not replays.total and not every:
-        raise CliError(f"the log has no decision {what}", "see `kubectl pilot audit for grant NAME`")
+        hint = replays.instead or "see `kubectl pilot audit for grant NAME`"
+        raise CliError(f"the log has no decision {what}", hint)
     if output is Output.JSON:
         for one in replays_data(replays, is_all=every):
             typer.echo(json.dumps(one))
     else:
         print_replays(replays, is_all=every)
-    failing = {Verdict.DIFFERS} if every else {Verdict.DIFFERS, Verdict.CANNOT}
-    if any(replays.counts[verdict] for verdict in failing):
-        raise typer.Exit(ExitCode.REFUSED)
+    code = replays.exit_code(is_all=every)
+    if code is not ExitCode.DONE:
+        raise typer.Exit(code)
 
 
 @app.command()
@@ -247,10 +258,16 @@ def check_receipt(
             "--vkey", help="The log's verifier key, or a file with it; by default of a log seen before."
         ),
     ] = "",
+    witness: WitnessOption = None,
+    require_witness: RequireWitnessOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Check a receipt offline: that the log's key signed a head over this very entry at this index."""
+    """Check a receipt offline: that the log's key signed a head over this very entry at this index.
+
+    And that the witnesses given cosigned that head: without one, the log's key alone speaks.
+    """
     with failing_well():
+        demand = Demand.of_options(witness or (), (), require_witness, "")
         text = read_bounded(file, MAX_RECEIPT_BYTES, "the receipt")
         try:
             stored = Receipt.parse(text)
@@ -259,12 +276,14 @@ def check_receipt(
         except (ReceiptError, CheckpointError, ProofError) as error:
             raise CliError(f"the receipt is not valid: {error}") from error
         _require_one_history(verifier, head)
+        origin = KeyOrigin.GIVEN if vkey else KeyOrigin.REMEMBERED
+        checked = CheckedReceipt.of(stored, verifier, origin, head, demand)
         if output is Output.JSON:
-            print_entry(stored.index, stored.entry, as_json=True)
-            return
-        say(f"valid: entry {stored.index} of the log {verifier.name}, by its head of {head.size} entries")
-        typer.echo(whole_entry(stored.entry))
-        say("Not checked: whether the log still goes on from there, and whether what the entry says is true.")
+            print_entry(stored.index, stored.entry, as_json=True, more=checked.data())
+        else:
+            checked.print()
+        if not checked.is_witnessed:
+            raise typer.Exit(ExitCode.REFUSED)
 
 
 def _entry(log: OpenLog, index: int) -> bytes:
@@ -302,6 +321,7 @@ def _export(log: OpenLog, directory: Path) -> Checkpoint:
         report = log.read_whole(lambda _index, entry: written.add(entry))
         written.witnessed(log.testimony.words)
         written.finish(log.tree, combined(report.note, log.testimony.words), str(log.verifier))
+        log.keep(report)
     except BaseException:
         written.abandon()
         raise

@@ -8,6 +8,7 @@ with the newest head of each, an empty line between them, and `witnesses` with t
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,12 +16,10 @@ from pilot_identity.cli.audit.witnesses import COSIGNED_FILE, VKEYS_FILE
 from pilot_identity.cli.failures import CliError, UsageError
 from pilot_identity.core.audit.cosignature import join_notes
 from pilot_identity.core.audit.proofs import Tree
-from pilot_identity.core.audit.reader import CHECKPOINT
+from pilot_identity.core.audit.reader import CHECKPOINT, NDJSON
 from pilot_identity.core.audit.shelf import VKEY
 from pilot_identity.core.audit.tiles import ENTRIES, HEIGHT, WIDTH, Tile, encode_bundle, encode_tile, tiles_of
 from pilot_identity.core.audit.witnessed import Word
-
-NDJSON_FILE = "entries.ndjson"
 
 
 class Export:
@@ -34,12 +33,16 @@ class Export:
         """
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise UsageError(f"{target} is there already", "name a directory that is empty or does not exist")
-        self._target = target
-        self._part = target.with_name(f".{target.name}.part")
+        self._target = target.resolve()
         try:
-            shutil.rmtree(self._part, ignore_errors=True)
-            self._part.mkdir(parents=True)
-            self._lines = (self._part / NDJSON_FILE).open("wb")
+            # A directory that is there may be a volume, or where the user stands: it stays the same one.
+            self._is_there = self._target.exists()
+            within = self._target if self._is_there else self._target.parent
+            within.mkdir(parents=True, exist_ok=True)
+            self._aside = Path(tempfile.mkdtemp(prefix=".export-", dir=within))
+            self._part = self._aside / "log"
+            self._part.mkdir()
+            self._lines = (self._part / NDJSON).open("wb")
         except OSError as error:
             raise CliError(f"{target} cannot be written: {error.strerror}") from error
         self._waiting: list[bytes] = []
@@ -72,16 +75,20 @@ class Export:
         self._write(CHECKPOINT, note.encode())
         self._lines.close()
         try:
-            if self._target.exists():
-                self._target.rmdir()
-            self._part.rename(self._target)
+            if self._is_there:
+                # The head comes last: without it there is no log to anybody.
+                for path in sorted(self._part.iterdir(), key=lambda one: (one.name == CHECKPOINT, one.name)):
+                    path.rename(self._target / path.name)
+            else:
+                self._part.rename(self._target)
+            shutil.rmtree(self._aside, ignore_errors=True)
         except OSError as error:
             raise CliError(f"{self._target} cannot be written: {error.strerror}") from error
 
     def abandon(self) -> None:
         """Leave nothing behind."""
         self._lines.close()
-        shutil.rmtree(self._part, ignore_errors=True)
+        shutil.rmtree(self._aside, ignore_errors=True)
 
     def _write_bundle(self) -> None:
         bundle = Tile(ENTRIES, self._bundles, len(self._waiting))

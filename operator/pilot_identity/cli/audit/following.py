@@ -8,21 +8,22 @@ from http import HTTPStatus
 from typing import Any
 
 from pilot_identity.cli.audit.reading import OpenLog, tell_findings
-from pilot_identity.cli.audit.sources import SELECTOR, ClusterLog
+from pilot_identity.cli.audit.sources import SELECTOR, ClusterLog, whole
 from pilot_identity.cli.failures import AnswerError, CliError
 from pilot_identity.cli.waiting import AGAIN_SECONDS, SILENCE_SECONDS
+from pilot_identity.core.audit.compacted import NAME_PREFIX as TILE_PREFIX
 from pilot_identity.core.audit.compacted import TileName
 from pilot_identity.core.audit.groups import NAME_PREFIX, BrokenLogError, Group
+from pilot_identity.core.audit.parts import Part
 from pilot_identity.core.audit.reader import group_part
 from pilot_identity.core.audit.tiles import WIDTH
-from pilot_identity.core.audit.verify import Part
 
 
 def follow(log: OpenLog, cluster: ClusterLog, show: Callable[[int, bytes], None]) -> None:
     """Watch the cluster's log and show every entry that comes, until it is broken or the user leaves.
 
-    A watch that ends is taken up where it was. Where the server has forgotten that moment, all is listed
-    again; what is known already must then be the same.
+    A watch that ends is taken up where it was. Where the server has forgotten that moment, all is listed and
+    verified again, held to the head so far: what was deleted meanwhile is missing then.
 
     Raises:
         CliError: the log is broken.
@@ -34,8 +35,7 @@ def follow(log: OpenLog, cluster: ClusterLog, show: Callable[[int, bytes], None]
         except AnswerError as error:
             if error.status != HTTPStatus.GONE:
                 raise
-            for part in log.place.source.parts():
-                _absorb(log, part, show)
+            _read_on(log, show)
         if time.monotonic() - started < AGAIN_SECONDS:
             time.sleep(AGAIN_SECONDS)
 
@@ -57,11 +57,25 @@ def _watch(log: OpenLog, cluster: ClusterLog, show: Callable[[int, bytes], None]
                 _absorb(log, group_part(item), show)
             elif event["type"] == "DELETED" and _is_group(item):
                 _require_compacted(cluster, item)
+            elif event["type"] == "DELETED" and _name(item).startswith(TILE_PREFIX):
+                _require_archived(cluster, item)
+            elif event["type"] == "MODIFIED":
+                # Neither does a bundle, nor the record of what is archived.
+                _read_on(log, show)
+
+
+def _read_on(log: OpenLog, show: Callable[[int, bytes], None]) -> None:
+    known = log.verification.report().entries
+    whole(lambda: log.read_on(known, show))
+
+
+def _name(item: Mapping[str, Any]) -> str:
+    return str(item["metadata"]["name"])
 
 
 def _is_group(item: Mapping[str, Any]) -> bool:
     """Whether it brings entries; what is compacted brought them as groups before."""
-    return str(item["metadata"]["name"]).startswith(NAME_PREFIX)
+    return _name(item).startswith(NAME_PREFIX)
 
 
 def _require_compacted(cluster: ClusterLog, item: Mapping[str, Any]) -> None:
@@ -73,6 +87,17 @@ def _require_compacted(cluster: ClusterLog, item: Mapping[str, Any]) -> None:
     for first in range(group.extends // WIDTH * WIDTH, group.size, WIDTH):
         if cluster.session.find(f"{cluster.path}/{TileName(first)}") is None:
             raise CliError(f"{group.name} was deleted, and its entries are nowhere else: the log is broken")
+
+
+def _require_archived(cluster: ClusterLog, item: Mapping[str, Any]) -> None:
+    """A bundle goes only after a record says that it is archived."""
+    try:
+        first = TileName.parse(_name(item)).first
+        named = list(cluster.archived())
+    except BrokenLogError as error:
+        raise CliError(f"the log is broken: {error}") from error
+    if not any(name.size > first and not name.part for name in named):
+        raise CliError(f"{_name(item)} was deleted, and is not archived: the log is broken")
 
 
 def _absorb(log: OpenLog, part: Part, show: Callable[[int, bytes], None]) -> None:

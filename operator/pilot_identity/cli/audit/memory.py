@@ -13,6 +13,7 @@ import datetime as dt
 import hashlib
 import os
 import tempfile
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,23 +28,50 @@ Stored = TypeVar("Stored")
 MAX_SIGHTINGS = 512
 
 
+MOST_EARLIER = 64
+"""Heads that are kept beside the newest; each has some hundred bytes."""
+_APART = dt.timedelta(hours=1)
+"""Of heads that only came by, so that following a log does not drive out all others."""
+
+
+class EarlierHead(msgspec.Struct, frozen=True):
+    """A head that verified before the newest did.
+
+    Attributes:
+        at: when, in ISO 8601.
+        proven: whether the newest head that was seen is known to go on from it.
+    """
+
+    note: str
+    at: str
+    proven: bool
+
+
 class SeenHead(msgspec.Struct, frozen=True):
-    """The newest head of one log that verified.
+    """The newest head of one log that verified, and some of those before it.
 
     Attributes:
         sightings: when which size was first seen, up to this head's; each with a larger size than the last.
+        at: when it did, in ISO 8601; empty where that was not taken down.
     """
 
     vkey: str
     note: str
     sightings: tuple[Sighting, ...] = ()
+    at: str = ""
+    earlier: tuple[EarlierHead, ...] = ()
 
 
 class KnownPlace(msgspec.Struct, frozen=True):
-    """Which log was found in a place."""
+    """Which log was found in a place.
+
+    Attributes:
+        size: the most entries that it had there.
+    """
 
     place: str
     vkey: str
+    size: int = 0
 
 
 class Memory:
@@ -64,14 +92,22 @@ class Memory:
         Raises:
             CliError: the file is there but cannot be used.
         """
-        path = self._path("head", str(verifier))
-        stored = self._read(path, SeenHead)
-        if stored is None:
-            return None
-        try:
-            return verifier.open(stored.note), stored.note
-        except CheckpointError as error:
-            raise self._unusable(path) from error
+        stored = self._seen(verifier)
+        return (self._open(verifier, stored.note), stored.note) if stored is not None else None
+
+    def seen_at(self, verifier: LogVerifier) -> str:
+        """When the newest head of a log was seen, in ISO 8601; empty where that is not known."""
+        stored = self._seen(verifier)
+        return stored.at if stored is not None else ""
+
+    def earlier(self, verifier: LogVerifier) -> Sequence[tuple[Checkpoint, EarlierHead]]:
+        """Heads of a log that were seen before the newest, as far as they are kept.
+
+        Raises:
+            CliError: the file is there but cannot be used.
+        """
+        stored = self._seen(verifier)
+        return [(self._open(verifier, each.note), each) for each in stored.earlier] if stored else []
 
     def sightings(self, verifier: LogVerifier) -> tuple[Sighting, ...]:
         """When heads of a log were first seen.
@@ -87,20 +123,70 @@ class Memory:
         stored = self._read(self._path("place", place), KnownPlace)
         return stored.vkey if stored is not None else ""
 
-    def remember(self, place: str, verifier: LogVerifier, note: str, now: dt.datetime) -> None:
-        """Take down a head that verified, unless a newer one is known."""
-        head, known = verifier.open(note), self.head(verifier)
-        if known is None or known[0].size <= head.size:
-            sightings = self.sightings(verifier)
-            if not sightings or sightings[-1].size < head.size:
-                sightings = thinned((*sightings, Sighting(head.size, now)))
-            self._write(self._path("head", str(verifier)), SeenHead(str(verifier), note, sightings))
-        self._write(self._path("place", place), KnownPlace(place, str(verifier)))
+    def size_at(self, place: str, verifier: LogVerifier) -> int:
+        """The most entries that a log was seen to have in a place; 0 where it was not seen there."""
+        stored = self._read(self._path("place", place), KnownPlace)
+        return stored.size if stored is not None and stored.vkey == str(verifier) else 0
+
+    def remember(
+        self, place: str, verifier: LogVerifier, note: str, now: dt.datetime, held: Collection[int] = ()
+    ) -> None:
+        """Take down a head that verified, and what else was proven by it.
+
+        Args:
+            place: where the log is.
+            verifier: its key.
+            note: the head; where a larger one is known it goes to the earlier ones.
+            now: when it verified.
+            held: the sizes of earlier heads that this log was found to go on from.
+        """
+        head, known = verifier.open(note), self._seen(verifier)
+        size = max(head.size, self.size_at(place, verifier))
+        self._write(self._path("place", place), KnownPlace(place, str(verifier), size))
+        if known is None:
+            self._write_head(
+                verifier, SeenHead(str(verifier), note, (Sighting(head.size, now),), now.isoformat())
+            )
+            return
+        before = self._open(verifier, known.note)
+        if before.size > head.size:
+            self.keep(verifier, note, now, is_proven=False)
+            return
+        earlier = tuple(
+            msgspec.structs.replace(each, proven=each.proven or checkpoint.size in held)
+            for checkpoint, each in self.earlier(verifier)
+        )
+        if before.size < head.size and _is_apart(earlier, known.at):
+            earlier = _added(earlier, EarlierHead(known.note, known.at, proven=True))
+        sightings = known.sightings
+        if not sightings or sightings[-1].size < head.size:
+            sightings = thinned((*sightings, Sighting(head.size, now)))
+        self._write_head(verifier, SeenHead(str(verifier), note, sightings, now.isoformat(), earlier))
+
+    def keep(self, verifier: LogVerifier, note: str, now: dt.datetime, *, is_proven: bool) -> None:
+        """Keep a head of a log that was seen beside the newest: a copy was made there, or found."""
+        known, head = self._seen(verifier), verifier.open(note)
+        if known is None or any(one.size == head.size for one, _ in self.earlier(verifier)):
+            return
+        kept = EarlierHead(verifier.alone(note), now.isoformat(), proven=is_proven)
+        self._write_head(verifier, msgspec.structs.replace(known, earlier=_added(known.earlier, kept)))
 
     def logs(self) -> list[SeenHead]:
         """Every log that was seen."""
         found = [self._read(path, SeenHead) for path in sorted(self.directory.glob("head-*.json"))]
         return [each for each in found if each is not None]
+
+    def _seen(self, verifier: LogVerifier) -> SeenHead | None:
+        return self._read(self._path("head", str(verifier)), SeenHead)
+
+    def _write_head(self, verifier: LogVerifier, seen: SeenHead) -> None:
+        self._write(self._path("head", str(verifier)), seen)
+
+    def _open(self, verifier: LogVerifier, note: str) -> Checkpoint:
+        try:
+            return verifier.open(note)
+        except CheckpointError as error:
+            raise self._unusable(self._path("head", str(verifier))) from error
 
     def _path(self, kind: str, name: str) -> Path:
         return self.directory / f"{kind}-{hashlib.sha256(name.encode()).hexdigest()[:32]}.json"
@@ -145,3 +231,14 @@ def thinned(sightings: tuple[Sighting, ...]) -> tuple[Sighting, ...]:
         return sightings
     half = MAX_SIGHTINGS // 2
     return (*sightings[:half:2], *sightings[half:])
+
+
+def _is_apart(earlier: Sequence[EarlierHead], at: str) -> bool:
+    """Whether a head that came by is long enough after the last that is kept."""
+    if not at or not earlier:
+        return True
+    return dt.datetime.fromisoformat(at) - dt.datetime.fromisoformat(earlier[-1].at or at) >= _APART
+
+
+def _added(earlier: Sequence[EarlierHead], one: EarlierHead) -> tuple[EarlierHead, ...]:
+    return (*earlier, one)[-MOST_EARLIER:]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
-from pilot_identity.cli.audit.memory import Memory
+from pilot_identity.cli.audit.memory import EarlierHead, Memory
 from pilot_identity.cli.audit.sources import ClusterLog, Place, in_cluster, in_files
 from pilot_identity.cli.audit.witnesses import Demand, Testimony, testimony
 from pilot_identity.cli.failures import CliError, UsageError
@@ -19,7 +19,7 @@ from pilot_identity.cli.session import Session
 from pilot_identity.core.audit.arrivals import Arrivals
 from pilot_identity.core.audit.checkpoint import Checkpoint, CheckpointError, LogVerifier
 from pilot_identity.core.audit.entries import EntryError, RecordedEntry, decode_entry
-from pilot_identity.core.audit.findings import Report
+from pilot_identity.core.audit.findings import Finding, Flaw, Report
 from pilot_identity.core.audit.proofs import Tree
 from pilot_identity.core.audit.verify import Verification
 
@@ -60,6 +60,7 @@ class OpenLog:
         cluster: its ConfigMaps, where it is in a cluster.
         demand: which witnesses are to stand for it.
         testimony: what witnesses said of it, once it was read.
+        held: the heads seen before the newest that it was found to go on from, by size.
     """
 
     place: Place
@@ -71,13 +72,16 @@ class OpenLog:
     demand: Demand = field(default_factory=Demand)
     verification: Verification = field(init=False)
     testimony: Testimony = field(init=False)
+    held: dict[int, EarlierHead] = field(default_factory=dict)
+    _is_continuous: bool = True
 
     def __post_init__(self) -> None:
         """Begin a verification that holds the log to what was seen."""
         self.verification = self._begin()
 
     def _begin(self) -> Verification:
-        return Verification(self.verifier, self.seen[0] if self.seen is not None else None)
+        seen = self.seen[0] if self.seen is not None else None
+        return Verification(self.verifier, seen, may_be_older=self.place.is_copy)
 
     def read(self, observe: Callable[[int, bytes], None] = lambda _index, _entry: None) -> Report:
         """Verify all of it, and remember its head where nothing is wrong.
@@ -93,9 +97,51 @@ class OpenLog:
                 if self.demand.within is not None:
                     arrivals.take(index, entry)
                 observe(index, entry)
-        report = self._hear(self.verification.report(), asked, arrivals)
+        report = self._hold_to_memory(self._hear(self.verification.report(), asked, arrivals))
         self.remember(report)
         return report
+
+    def read_on(self, known: int, observe: Callable[[int, bytes], None]) -> Report:
+        """Verify all of it again, held to the head so far; `observe` gets the entries from `known` on.
+
+        Raises:
+            CliError: it does not verify any more; none of its entries is passed on.
+        """
+        came: list[tuple[int, bytes]] = []
+
+        def keep(index: int, entry: bytes) -> None:
+            if index >= known:
+                came.append((index, entry))
+
+        report = self.read(keep)
+        if not report.is_sound:
+            tell_findings(report)
+            raise CliError("the log does not verify any more", "see `kubectl pilot audit verify`")
+        for index, entry in came:
+            observe(index, entry)
+        return report
+
+    def _hold_to_memory(self, report: Report) -> Report:
+        """Hold what was read to the earlier heads that were seen, and a copy to what it was itself."""
+        findings = list(report.findings)
+        self.held = {}
+        for head, earlier in self.memory.earlier(self.verifier):
+            if not self.tree.start <= head.size <= self.tree.size:
+                continue
+            root = self.tree.root(head.size)
+            if root == head.root:
+                self.held[head.size] = earlier
+                continue
+            message = (
+                f"{head.size} entries had root {head.root.hex()} on {earlier.at}, now they make {root.hex()}"
+            )
+            findings.append(Finding(Flaw.HEAD_FORKED, "a head that was seen before", -1, message))
+        before = self.memory.size_at(self.place.name, self.verifier)
+        if self.place.is_copy and before > report.entries:
+            message = f"there were {before} entries in this place, now there are {report.entries}"
+            where = "the copy that was seen before"
+            findings.append(Finding(Flaw.TAIL_TRUNCATED, where, report.entries, message))
+        return replace(report, findings=tuple(findings))
 
     def _hear(self, report: Report, asked: Sequence[tuple[str, str]], arrivals: Arrivals) -> Report:
         """Hold what was read to what witnesses cosigned."""
@@ -124,6 +170,8 @@ class OpenLog:
             raise CliError("the log does not verify", "see `kubectl pilot audit verify`")
         if not report.is_whole:
             tell(f"warning: {archived(report)}")
+        if report.is_older:
+            tell(f"warning: this is {older(report, self)}")
         return report
 
     def read_whole(self, observe: Callable[[int, bytes], None] = lambda _index, _entry: None) -> Report:
@@ -140,11 +188,21 @@ class OpenLog:
     def remember(self, report: Report) -> None:
         """Take down the head of a log that verified, and that as many witnesses stand for as were wanted.
 
-        Not where a head was seen before and it could not be told whether the log goes on from there.
+        Not where a head was seen before and it could not be told whether the log goes on from there; then
+        what is read after this is held to it all the same.
         """
-        goes_on = report.seen is None or report.goes_on
-        if report.is_sound and goes_on and self.testimony.is_enough:
-            self.memory.remember(self.place.name, self.verifier, report.note, dt.datetime.now(dt.UTC))
+        if not report.is_sound or not self.testimony.is_enough:
+            return
+        if not report.is_older and report.head is not None:
+            self._is_continuous &= report.seen is None or bool(report.goes_on)
+            self.seen = report.head, report.note
+        if self._is_continuous:
+            now = dt.datetime.now(dt.UTC)
+            self.memory.remember(self.place.name, self.verifier, report.note, now, self.held.keys())
+
+    def keep(self, report: Report) -> None:
+        """Keep the head of a log of which a copy was made, so that the copy is known again when it is old."""
+        self.memory.keep(self.verifier, report.note, dt.datetime.now(dt.UTC), is_proven=True)
 
     @property
     def tree(self) -> Tree:
@@ -192,14 +250,26 @@ def archived(report: Report) -> str:
     )
 
 
+def older(report: Report, log: OpenLog) -> str:
+    """That a copy is older than what was seen, in some words."""
+    size = report.seen.size if report.seen is not None else 0
+    at = log.memory.seen_at(log.verifier)
+    return f"older than the head of {size} entries that was seen {f'on {at[:19]}Z' if at else 'before'}"
+
+
+def wrong(report: Report) -> Iterator[str]:
+    """What is wrong, a line each; the first of many."""
+    yield from map(str, report.findings[:_SHOWN_FINDINGS])
+    if len(report.findings) > _SHOWN_FINDINGS:
+        yield f"… and {len(report.findings) - _SHOWN_FINDINGS} more"
+    if report.unproven_from < report.entries:
+        yield f"entries {report.unproven_from} to {report.entries - 1} are under no signed head that verified"
+
+
 def tell_findings(report: Report) -> None:
     """Print what is wrong on stderr."""
-    for finding in report.findings[:_SHOWN_FINDINGS]:
-        tell(str(finding))
-    if len(report.findings) > _SHOWN_FINDINGS:
-        tell(f"… and {len(report.findings) - _SHOWN_FINDINGS} more")
-    if report.unproven_from < report.entries:
-        tell(f"entries {report.unproven_from} to {report.entries - 1} are under no signed head that verified")
+    for line in wrong(report):
+        tell(line)
 
 
 def read_vkey(given: str) -> LogVerifier:
@@ -233,7 +303,9 @@ def _keyed(place: Place, where: Where) -> OpenLog:
     else:
         raise CliError(
             f"{place.name} has no log, or does not publish its key, or you may not read it",
-            "give the key with --vkey, and the operator's namespace with -n",
+            "name the directory or URL that has the files checkpoint and vkey, or give the key with --vkey"
+            if where.place
+            else "give the key with --vkey, and the operator's namespace with -n",
         )
     if place.published_key and place.published_key != str(verifier):
         tell(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Annotated, Any, TypeVar
@@ -18,9 +18,9 @@ from urllib.parse import quote
 import typer
 
 from pilot_identity.cli.audit.options import ArchiveOption, FromOption, Output, OutputOption, VkeyOption
-from pilot_identity.cli.audit.reading import DEFAULT_NAMESPACE, OpenLog, Where, opened, tell_findings
+from pilot_identity.cli.audit.reading import DEFAULT_NAMESPACE, OpenLog, Where, opened
 from pilot_identity.cli.audit.sources import whole
-from pilot_identity.cli.failures import AnswerError, CliError, ExitCode, UsageError
+from pilot_identity.cli.failures import AnswerError, ExitCode, UsageError
 from pilot_identity.cli.options import ContextOption, KubeconfigOption, NamespaceOption, failing_well
 from pilot_identity.cli.output import Format, say, show_data, show_table
 from pilot_identity.cli.session import PAGE, RELISTS, Session, collection
@@ -30,6 +30,7 @@ from pilot_identity.core.audit.entries import EntryError, decode_entry
 from pilot_identity.core.audit.findings import Report
 from pilot_identity.core.audit.live import LABEL, LABELLED, Listed, Live, LiveBinding
 from pilot_identity.core.audit.told import Record
+from pilot_identity.core.audit.unannounced import beside
 from pilot_identity.core.resources import KINDS, PilotIdentity, ResourceError, TaskGrant
 from pilot_identity.core.resources.metadata import GROUP
 from pilot_identity.core.resources.parsing import read_as
@@ -57,6 +58,7 @@ class Looked:
         counts: how many there were of each kind that could be listed.
         refused: of each kind that could not, why.
         unreadable: by UID, why objects could not be read.
+        tokens: Secrets for lasting tokens of accounts that are no grant's.
     """
 
     session: Session
@@ -64,9 +66,15 @@ class Looked:
     counts: dict[str, int] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
+    tokens: list[Live] = field(default_factory=list)
 
-    def kept(self, kind: str, list_all: Callable[[], Mapping[str, Kept]]) -> Mapping[str, Kept] | None:
-        """List a kind, and note how that went; `None` where the user may not."""
+    def kept(
+        self,
+        kind: str,
+        list_all: Callable[[], Mapping[str, Kept]],
+        counts: Callable[[Kept], bool] = lambda _: True,
+    ) -> Mapping[str, Kept] | None:
+        """List a kind, and note how that went, and how many count; `None` where the user may not."""
         try:
             found = list_all()
         except AnswerError as error:
@@ -74,7 +82,7 @@ class Looked:
                 raise
             self.refused[kind] = str(error)
             return None
-        self.counts[kind] = len(found)
+        self.counts[kind] = sum(map(counts, found.values()))
         return found
 
     def items(
@@ -112,8 +120,9 @@ class Looked:
         for query in (_CREDENTIALS, _LABELLED, _TOKENS):
             for item in self.items(path, query, accept=METADATA_LIST):
                 one = Live.read("Secret", item)
-                is_ours = one.is_a_grants_token if query is _TOKENS else True
-                if is_ours and not (query is _LABELLED and one.key.namespace == home):
+                if query is _TOKENS and not one.is_a_grants_token:
+                    self.tokens.append(one)
+                elif not (query is _LABELLED and one.key.namespace == home):
                     found[one.uid] = one
         return found
 
@@ -124,9 +133,9 @@ class Looked:
         return {one.uid: one for one in read if one.is_marked}
 
     def bindings(self, kind: str, path: str) -> Mapping[str, LiveBinding]:
-        """Every binding by UID that only the operator makes."""
+        """Every binding by UID that only the operator makes, or that gives accounts something."""
         read = (LiveBinding.read(kind, item) for item in self.items(path))
-        return {one.object.uid: one for one in read if one.is_marked}
+        return {one.object.uid: one for one in read if one.is_marked or one.crowds or one.is_of_accounts}
 
     def ours(self, view: type[Ours]) -> Mapping[str, Ours]:
         """Every grant or pilot by UID; one that does not fit its view is noted."""
@@ -146,9 +155,11 @@ class Looked:
         secrets = self.kept("Secret", lambda: self.secrets(home))
         accounts = self.kept("ServiceAccount", self.accounts)
         kind, path = "RoleBinding", self.path(_RBAC, "rolebindings")
-        bindings = self.kept(kind, lambda: self.bindings(kind, path))
+        bindings = self.kept(kind, lambda: self.bindings(kind, path), _is_marked)
         everywhere, everywhere_path = "ClusterRoleBinding", f"{_RBAC}/clusterrolebindings"
-        cluster_bindings = self.kept(everywhere, lambda: self.bindings(everywhere, everywhere_path))
+        cluster_bindings = self.kept(
+            everywhere, lambda: self.bindings(everywhere, everywhere_path), _is_marked
+        )
         grants = self.kept("TaskGrant", lambda: self.ours(TaskGrant))
         pilots = self.kept("PilotIdentity", lambda: self.ours(PilotIdentity))
         return Listed(
@@ -158,8 +169,13 @@ class Looked:
             cluster_bindings=_values(cluster_bindings),
             grants=grants,
             pilots=pilots,
+            tokens=tuple(self.tokens),
             namespaces=frozenset({self.namespace} if self.namespace else ()),
         )
+
+
+def _is_marked(binding: LiveBinding) -> bool:
+    return binding.is_marked
 
 
 def _values(found: Mapping[str, Kept] | None) -> tuple[Kept, ...] | None:
@@ -177,6 +193,7 @@ class Reconciliation:
     record: Record = field(default_factory=Record)
     report: Report | None = None
     looked: Looked = field(init=False)
+    listed: Listed = field(default_factory=Listed)
 
     def run(self) -> tuple[Discrepancy, ...]:
         """Look until nothing is left, or all looks are taken.
@@ -195,7 +212,7 @@ class Reconciliation:
 
     def _look(self) -> tuple[Discrepancy, ...]:
         self.looked = Looked(self.session, self.namespace)
-        listed = self.looked.listed(self.home)
+        self.listed = listed = self.looked.listed(self.home)
         # After the objects: what was announced before they were made is in it then.
         whole(self._read_whole if self.report is None else self._read_on)
         self.record.pending = frozenset(self.looked.unreadable)
@@ -207,23 +224,17 @@ class Reconciliation:
         self.record = record
 
     def _read_on(self) -> None:
-        """Read what came since; what is known already must still be the same."""
-        for part in self.log.place.source.parts():
-            for index, entry in self.log.verification.absorb(part):
-                _take(self.record, index, entry)
-        self.report = self.log.verification.report()
-        if not self.report.is_sound:
-            tell_findings(self.report)
-            raise CliError("the log does not verify any more", "see `kubectl pilot audit verify`")
-        self.log.remember(self.report)
+        """Verify it again, and take what came since; what is known already must still be there."""
+        known = self.report.entries if self.report is not None else 0
+        self.report = self.log.read_on(known, lambda index, entry: _take(self.record, index, entry))
 
     @property
     def is_all_read(self) -> bool:
         """Whether each kind could be listed, and each object and each entry be read."""
         return not (self.looked.refused or self.looked.unreadable or self.record.unread)
 
-    def not_checked(self) -> Iterator[str]:
-        """What was not, and what that leaves open."""
+    def not_checked(self, found: Iterable[Discrepancy]) -> Iterator[str]:
+        """What was not, beside what was found, and what that leaves open."""
         for kind, why in sorted(self.looked.refused.items()):
             yield f"{_plural(kind)}: you may not list them: {why}"
         yield from self.looked.unreadable.values()
@@ -232,6 +243,7 @@ class Reconciliation:
             yield f"{len(self.record.unread)} entries that this kubectl-pilot cannot read, such as {some}"
         if self.namespace:
             yield f"other namespaces than {self.namespace}: -A looks into all"
+        yield from beside(self.listed, found)
         yield "what the Secrets hold: only their metadata was asked for"
         yield "copies of credentials, and anything that has neither the operator's name, label nor type"
 
@@ -261,7 +273,8 @@ def reconcile(  # noqa: PLR0913, PLR0917 - typer reads a verb's options from its
     """Hold the log against the objects that are there: what is not in the log, and what is not there.
 
     With your own rights; a kind that you may not list is told as not checked. Needs the whole log: give
-    --archive where its beginning is archived. Exits with 1 where something is found.
+    --archive where its beginning is archived. Exits with 1 where something is found, with 4 where nothing
+    is, and not everything could be checked.
     """
     where = Where(place, operator_namespace, context, kubeconfig, vkey, archive)
     with failing_well():
@@ -281,6 +294,8 @@ def reconcile(  # noqa: PLR0913, PLR0917 - typer reads a verb's options from its
         _print(reconciliation, found)
     if found:
         raise typer.Exit(ExitCode.REFUSED)
+    if not reconciliation.is_all_read:
+        raise typer.Exit(ExitCode.PARTLY)
 
 
 def _print(reconciliation: Reconciliation, found: tuple[Discrepancy, ...]) -> None:
@@ -297,7 +312,7 @@ def _print(reconciliation: Reconciliation, found: tuple[Discrepancy, ...]) -> No
         show_table(("FINDING", "OBJECT", "ENTRY", "WHAT"), rows)
     say("")
     say("Not checked:")
-    for line in reconciliation.not_checked():
+    for line in reconciliation.not_checked(found):
         say(f"  - {line}")
 
 
@@ -344,5 +359,5 @@ def _data(reconciliation: Reconciliation, found: tuple[Discrepancy, ...]) -> Map
             }
             for one in found
         ],
-        "notChecked": list(reconciliation.not_checked()),
+        "notChecked": list(reconciliation.not_checked(found)),
     }

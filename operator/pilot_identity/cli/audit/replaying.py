@@ -13,8 +13,9 @@ from typing import Any
 import typer
 
 from pilot_identity import __version__
+from pilot_identity.cli.audit.printing import short_type
 from pilot_identity.cli.audit.reading import OpenLog, decoded
-from pilot_identity.cli.failures import UsageError
+from pilot_identity.cli.failures import ExitCode, UsageError
 from pilot_identity.cli.files import read_bounded
 from pilot_identity.cli.output import say, show_table, tell
 from pilot_identity.cli.text import clock, plain
@@ -42,6 +43,7 @@ class TemporaryShelf:
         self._file = sqlite3.connect("", isolation_level=None)
         self._file.execute("PRAGMA journal_mode = OFF")
         self._file.execute("CREATE TABLE kept (digest TEXT PRIMARY KEY, definition BLOB) WITHOUT ROWID")
+        self._file.execute("CREATE TABLE notes (name TEXT PRIMARY KEY, note BLOB) WITHOUT ROWID")
         self._brought: dict[str, Path] = {}
 
     def keep(self, digest: str, definition: bytes) -> None:
@@ -52,6 +54,15 @@ class TemporaryShelf:
         """Return a definition that was kept."""
         self._brought.pop(digest, None)
         found = self._file.execute("SELECT definition FROM kept WHERE digest = ?", (digest,)).fetchone()
+        return found[0] if found is not None else None
+
+    def note(self, name: str, note: bytes) -> None:
+        """Note something, in the place of what was noted under that name."""
+        self._file.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, note))
+
+    def noted(self, name: str) -> bytes | None:
+        """Return what was noted last."""
+        found = self._file.execute("SELECT note FROM notes WHERE name = ?", (name,)).fetchone()
         return found[0] if found is not None else None
 
     def bring(self, digest: str, file: Path) -> None:
@@ -82,7 +93,9 @@ class Wanted:
         Raises:
             UsageError: neither or both are given.
         """
-        if bool(what) is every:
+        if what and every:
+            raise UsageError(f"--all is every decision, {what} is one: give one of the two")
+        if not what and not every:
             raise UsageError("give an entry's INDEX or a GRANT's name, or --all")
         if what.isdecimal():
             return cls(index=int(what))
@@ -109,16 +122,21 @@ class Replays:
     Attributes:
         shown: every decision that was wanted, or of all of them those that do not agree; the first ones.
         counts: how often each verdict was given.
+        unfounded: how many issued something and do not say upon what it was decided.
         end: how many entries the log has.
+        instead: what the entry that was wanted is, where it is no decision.
     """
 
     shown: list[Replayed] = field(default_factory=list)
     counts: Counter[Verdict] = field(default_factory=Counter)
+    unfounded: int = 0
     end: int = 0
+    instead: str = ""
 
     def take(self, again: Replayed, *, is_shown: bool) -> None:
         """Count a decision, and keep it if it is to be shown and there is room."""
         self.counts[again.verdict] += 1
+        self.unfounded += again.is_unfounded
         if is_shown and len(self.shown) < MOST_SHOWN:
             self.shown.append(again)
 
@@ -126,6 +144,13 @@ class Replays:
     def total(self) -> int:
         """How many decisions were looked at."""
         return self.counts.total()
+
+    def exit_code(self, *, is_all: bool) -> ExitCode:
+        """What the process ends with; who asks for one decision wants an answer on that one."""
+        could_not = self.counts[Verdict.CANNOT]
+        if self.counts[Verdict.DIFFERS] or self.unfounded or (could_not and not is_all):
+            return ExitCode.REFUSED
+        return ExitCode.PARTLY if could_not else ExitCode.DONE
 
 
 def replay_log(log: OpenLog, wanted: Wanted, evidence: Sequence[Path]) -> Replays:
@@ -149,8 +174,10 @@ def replay_log(log: OpenLog, wanted: Wanted, evidence: Sequence[Path]) -> Replay
             entry = decoded(index, encoded)
             if entry is None:
                 return
-            replay.learn(entry)
             again = replay.again(index, entry) if wanted.takes(index, entry) else None
+            if again is None and index == wanted.index:
+                replays.instead = f"entry {index} is {short_type(entry)} of {entry.subject}"
+            replay.learn(index, entry)
             if again is not None:
                 is_shown = not wanted.is_all or again.verdict is not Verdict.AGREES
                 replays.take(again, is_shown=is_shown)
@@ -200,30 +227,38 @@ def print_replays(replays: Replays, *, is_all: bool) -> None:
             f"{replays.total} decisions in {replays.end} entries: {counts[Verdict.AGREES]} agree, "
             f"{counts[Verdict.DIFFERS]} differ, {counts[Verdict.CANNOT]} cannot be replayed"
         )
+        if replays.unfounded:
+            say(f"{replays.unfounded} issued something and do not say upon what it was decided")
 
 
 def _print_one(again: Replayed) -> None:
     entry = again.entry
     what = ".".join(entry.type.split(".")[2:-1])
     say(f"entry {again.index}, {clock(entry.time)}: {what} of {entry.subject}")
-    if again.now is None:
-        say(f"cannot be replayed: {again.why}")
-        return
-    rows = [(one.name, _answer(one.then), _answer(one.now)) for one in again.checks()]
-    rows.append(("on the word of", _approvers(again.then), _approvers(again.now)))
-    rows.append(("outcome", _outcome(again.then), _outcome(again.now)))
-    show_table(("CHECK", f"THEN{_by(again.version)}", f"NOW{_by(__version__)}"), rows)
-    for when, decision in (("then", again.then), ("now", again.now)):
-        if decision.message:
-            say(f"{when}: {decision.message}")
+    if again.now is not None:
+        _print_both(again, again.now)
     for mismatch in again.mismatches:
         say(f"mismatch: {plain(mismatch)}")
+    if again.now is None:
+        say(f"cannot be replayed: {plain(again.why)}")
+        if again.is_unfounded:
+            say("UNFOUNDED: it was issued, and its entry does not say upon what")
     if again.verdict is Verdict.AGREES:
         say("agrees: the same is decided today")
-    elif again.mismatches:
-        say("DIFFERS: what was looked at is not what the entry is about")
-    else:
+    elif again.is_other:
         say("DIFFERS: something else is decided today")
+    elif again.mismatches:
+        say("DIFFERS: it does not agree with what the log says besides, or with what follows from it")
+
+
+def _print_both(again: Replayed, now: DecisionStatus) -> None:
+    rows = [(one.name, _answer(one.then), _answer(one.now)) for one in again.checks()]
+    rows.append(("on the word of", _approvers(again.then), _approvers(now)))
+    rows.append(("outcome", _outcome(again.then), _outcome(now)))
+    show_table(("CHECK", f"THEN{_by(again.version)}", f"NOW{_by(__version__)}"), rows)
+    for when, decision in (("then", again.then), ("now", now)):
+        if decision.message:
+            say(f"{when}: {decision.message}")
 
 
 def _by(version: str) -> str:
@@ -255,6 +290,7 @@ def replays_data(replays: Replays, *, is_all: bool) -> Iterable[Mapping[str, Any
             "why": again.why,
             "decidedBy": again.version,
             "mismatches": list(again.mismatches),
+            "unfounded": again.is_unfounded,
             "then": encode(again.then),
             "now": encode(again.now) if again.now is not None else None,
         }
@@ -265,4 +301,5 @@ def replays_data(replays: Replays, *, is_all: bool) -> Iterable[Mapping[str, Any
             "agree": replays.counts[Verdict.AGREES],
             "differ": replays.counts[Verdict.DIFFERS],
             "cannot": replays.counts[Verdict.CANNOT],
+            "unfounded": replays.unfounded,
         }

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 import urllib3
@@ -18,11 +18,13 @@ from pilot_identity import __version__
 from pilot_identity.cli.audit.witnesses import COSIGNED_CONFIG_MAP, COSIGNED_FILE, VKEYS_FILE, Published
 from pilot_identity.cli.failures import AnswerError, CliError, UsageError
 from pilot_identity.cli.session import Session, core
+from pilot_identity.core.audit.archived import NAME_PREFIX as ARCHIVED_PREFIX
+from pilot_identity.core.audit.archived import ArchivedName
 from pilot_identity.core.audit.entries import MAX_ENTRY_BYTES
-from pilot_identity.core.audit.reader import ConfigMapLog, TiledLog
+from pilot_identity.core.audit.parts import LogSource
+from pilot_identity.core.audit.reader import NDJSON, ConfigMapLog, TiledLog
 from pilot_identity.core.audit.shelf import VKEY
 from pilot_identity.core.audit.tiles import WIDTH
-from pilot_identity.core.audit.verify import LogSource
 from pilot_identity.core.resources.metadata import GROUP
 
 VERIFIER_CONFIG_MAP = "audit-verifier"
@@ -47,12 +49,16 @@ class Place:
         source: its parts.
         published_key: the vkey as it is published beside the log; empty where none is.
         witnessed: what is published of witnesses; read before the log, so that the log has all of it.
+        is_copy: whether it is a directory, such as an export, which may be older than what was seen.
+        has_lines: whether `entries.ndjson` is there, which is compared; `None` where it is not looked for.
     """
 
     name: str
     source: LogSource
     published_key: str
     witnessed: Published = field(default_factory=Published)
+    is_copy: bool = False
+    has_lines: bool | None = None
 
 
 class ClusterLog:
@@ -83,6 +89,21 @@ class ClusterLog:
                 return
             query["continue"] = token
 
+    def archived(self) -> Iterator[ArchivedName]:
+        """Yield the names of what tells that entries are archived; no watch is moved on by it.
+
+        Raises:
+            BrokenLogError: one has the prefix and is none.
+        """
+        query = {"labelSelector": f"{GROUP}/audit=archived"}
+        for item in self.session.call("GET", self.path, query=query)["items"]:
+            if str(item["metadata"]["name"]).startswith(ARCHIVED_PREFIX):  # anyone may set a label
+                yield ArchivedName.parse(item["metadata"]["name"])
+
+    def find(self, name: str) -> Mapping[str, Any] | None:
+        """Read one by its name; `None` where there is none."""
+        return self.session.find(f"{self.path}/{name}")
+
 
 def in_cluster(session: Session, namespace: str, archive: str = "") -> tuple[Place, ClusterLog]:
     """The log in a cluster; `archive` is the directory or URL that has its oldest part, where it is named."""
@@ -92,7 +113,7 @@ def in_cluster(session: Session, namespace: str, archive: str = "") -> tuple[Pla
     cosigned = session.find(core(namespace, "configmaps", COSIGNED_CONFIG_MAP)) or {}
     name = f"{session.server}/namespaces/{namespace}"
     witnessed = Published.in_config_map(cosigned.get("data") or {})
-    source = ConfigMapLog(log.items, _files(archive)[1] if archive else None)
+    source = ConfigMapLog(log.items, _files(archive)[1] if archive else None, log.find)
     return Place(name, source, published, witnessed), log
 
 
@@ -100,7 +121,10 @@ def in_files(place: str) -> Place:
     """A log in the layout of tlog-tiles: in a directory, or where a web server has it."""
     name, log = _files(place)
     published = (log.fetch(VKEY) or b"").decode(errors="replace").strip()
-    return Place(name, log, published, Published.in_files(log.fetch(COSIGNED_FILE), log.fetch(VKEYS_FILE)))
+    witnessed = Published.in_files(log.fetch(COSIGNED_FILE), log.fetch(VKEYS_FILE))
+    is_directory = "://" not in place
+    has_lines = (Path(place) / NDJSON).is_file() if is_directory else None
+    return Place(name, log, published, witnessed, is_copy=is_directory, has_lines=has_lines)
 
 
 def _files(place: str) -> tuple[str, TiledLog]:
@@ -124,7 +148,15 @@ def _in_directory(directory: Path) -> tuple[str, TiledLog]:
             raise CliError(f"{root / path} cannot be read: {error.strerror}") from error
         return _bounded(content, f"{root / path}")
 
-    return root.as_uri(), TiledLog(fetch, lambda paths: map(fetch, paths))
+    def lines() -> BinaryIO | None:
+        try:
+            return (root / NDJSON).open("rb")
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise CliError(f"{root / NDJSON} cannot be read: {error.strerror}") from error
+
+    return root.as_uri(), TiledLog(fetch, lambda paths: map(fetch, paths), lines=lines)
 
 
 def _at_url(url: str) -> tuple[str, TiledLog]:
@@ -147,7 +179,9 @@ def _at_url(url: str) -> tuple[str, TiledLog]:
             finally:
                 answer.close()
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise CliError(f"{prefix}/{path} cannot be read", "check the URL and the network") from error
+            raise CliError(
+                f"{prefix}/{path} cannot be read: {why(error)}", "check the URL and the network"
+            ) from error
         if answer.status in {HTTPStatus.NOT_FOUND, HTTPStatus.GONE}:
             return None
         if answer.status != HTTPStatus.OK:
@@ -165,6 +199,14 @@ def _at_url(url: str) -> tuple[str, TiledLog]:
                 asked.extend(threads.submit(fetch, path) for path in islice(coming, 1))
 
     return prefix, TiledLog(fetch, fetch_all)
+
+
+def why(error: BaseException) -> str:
+    """The reason that a request failed, without the connection that a library's message names."""
+    reason = error
+    while isinstance(reason, urllib3.exceptions.MaxRetryError) and reason.reason is not None:
+        reason = reason.reason
+    return str(reason).rpartition("): ")[2] or type(reason).__name__
 
 
 def _bounded(content: bytes, where: str) -> bytes:

@@ -13,16 +13,17 @@ import binascii
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
-from pilot_identity.core.audit.checkpoint import LogVerifier
+from pilot_identity.core.audit.checkpoint import LogSigner, LogVerifier
 from pilot_identity.core.audit.compacted import MAX_PART_BYTES
 from pilot_identity.core.audit.groups import BrokenLogError
 from pilot_identity.core.audit.proofs import join
 from pilot_identity.core.audit.recollection import Recollection
 from pilot_identity.core.audit.remembered import Kept
+from pilot_identity.core.audit.seal import is_sealed, seal
 from pilot_identity.core.audit.tiles import HASH_BYTES, WIDTH
 
 NAME_PREFIX = "audit-archived-"
@@ -76,12 +77,22 @@ class Archived:
         edge: the tree's right edge there, the largest subtree first.
         note: the signed head there.
         kept: what a start must remember of them.
+        seal: what the log's key signed over that: no head covers it.
     """
 
     size: int
     edge: tuple[bytes, ...]
     note: str
     kept: tuple[Kept, ...] = ()
+    seal: str = ""
+
+    def sealed(self, signer: LogSigner) -> Archived:
+        """The same, with what is to be remembered signed."""
+        return replace(self, seal=seal(signer, self._what, self._plain()))
+
+    def is_sealed(self, verifier: LogVerifier) -> bool:
+        """Whether what is to be remembered is what the log's key signed, all of it and in its order."""
+        return is_sealed(self.seal, verifier, self._what, self._plain())
 
     def require_signed(self, verifier: LogVerifier) -> None:
         """Make sure that the edge is that of the signed head.
@@ -103,10 +114,8 @@ class Archived:
         Raises:
             BrokenLogError: there is more to remember than they can hold.
         """
-        rows = sorted(self.kept, key=lambda one: (one.row.subject_uid, one.index))
-        plain = msgspec.json.encode([_Row(one.index, one.row) for one in rows])
         compressor = zlib.compressobj(level=6, wbits=_GZIP)
-        packed = compressor.compress(plain) + compressor.flush()
+        packed = compressor.compress(self._plain()) + compressor.flush()
         pieces = [packed[at : at + MAX_PART_BYTES] for at in range(0, len(packed), MAX_PART_BYTES)]
         if len(pieces) > _MAX_PARTS:
             raise BrokenLogError(f"what is to be remembered needs {len(pieces)} ConfigMaps of {_MAX_PARTS}")
@@ -115,6 +124,7 @@ class Archived:
             "checkpoint": self.note,
             "edge": "".join(f"{node.hex()}\n" for node in self.edge),
             "parts": str(len(pieces)),
+            "seal": self.seal,
         }
         others: list[Stored] = [
             (ArchivedName(self.size, number), {}, binary)
@@ -122,9 +132,18 @@ class Archived:
         ]
         return [*others, (ArchivedName(self.size), data, encoded[0])]
 
+    @property
+    def _what(self) -> str:
+        return f"what is kept of the first {self.size} entries"
+
+    def _plain(self) -> bytes:
+        """What is to be remembered, before it is compressed."""
+        rows = sorted(self.kept, key=lambda one: (one.row.subject_uid, one.index))
+        return msgspec.json.encode([_Row(one.index, one.row) for one in rows])
+
     @classmethod
     def from_data(cls, name: ArchivedName, data: Mapping[str, str]) -> Archived:
-        """Read all but what is to be remembered, from the ConfigMap without a number.
+        """Read all but what is to be remembered and its seal, from the ConfigMap without a number.
 
         Raises:
             BrokenLogError: it is none.
@@ -156,4 +175,5 @@ class Archived:
             rows = msgspec.json.decode(plain, type=list[_Row])
         except (KeyError, binascii.Error, zlib.error, msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise BrokenLogError(f"{name}: what is to be remembered cannot be read: {error!r}") from error
-        return cls(found.size, found.edge, found.note, tuple(Kept(row.index, row.row) for row in rows))
+        kept = tuple(Kept(row.index, row.row) for row in rows)
+        return replace(found, kept=kept, seal=data.get("seal", ""))

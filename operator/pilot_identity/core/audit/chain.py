@@ -1,20 +1,26 @@
 """The chain: what a writer knows of the log that it extends, and when a part of it may be compacted.
 
+The invariant: no index is told to anyone unless the group that has it stands in the one chain.
+
 A group's name orders the writers only as long as the group stands: once it is compacted and deleted, a
-writer that slept could take its name again. Two rules keep that from forking the log. A group is deleted
-only when it has stood for `GRACE_SECONDS`, and after the bundle that has its entries was written. A writer
-whose group was created within that time of its last certain knowledge of the head met every rival's group
-that there was; otherwise it looks for the bundle before it believes that its group counts.
+writer that slept could take its name again. Two rules keep the invariant. A group is deleted only when it has
+stood for `GRACE_SECONDS`, and after the bundle that has its entries was written. A writer whose group
+certainly stood within that time of its last certain knowledge of the head met every rival's group that there
+was; wherever that is in doubt it asks, after its write, for the bundle that would have its place. That second
+question needs no clock: whoever deleted a rival of this name had written that bundle before.
 
 Neither rule speaks of the order in which spent groups go, so any of them may be gone and any other left:
 
 - Bundles are written in the log's order, so their last tells how far the log is compacted, and no group that
   lies before its end is needed to go on. Those that do not lie before it all stand, as does the newest.
 - Who finds a size's name free asks for the bundle that has the entry there, and only about that one group.
+
+`docs/decisions/0010-audit-tiles.md` says which clock each of the rules believes, and why.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -27,6 +33,8 @@ from pilot_identity.core.audit.tiles import WIDTH
 
 GRACE_SECONDS = 30.0
 """Three times what a request of a writer may take."""
+FRESH_SECONDS = GRACE_SECONDS / 3
+"""So old a writer's knowledge may be. A second third is for its request, the last for clocks that differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +44,8 @@ class Standing:
     Attributes:
         since: by the writer's own monotonic clock; it stood no later.
         is_stray: no part of the log, but of a writer that came too late; nobody was told that it counts.
+        created: by the API server's clock, in whole seconds.
+        digest: of its contents.
     """
 
     extends: int
@@ -43,6 +53,8 @@ class Standing:
     uid: str
     since: float
     is_stray: bool = False
+    created: dt.datetime | None = None
+    digest: bytes = b""
 
     @property
     def name(self) -> str:
@@ -64,18 +76,37 @@ class Chain:
         self.sealed = 0
         self.edge: tuple[bytes, ...] = ()
         self._standing: dict[int, Standing] = {}
+        self._newest = -1
         self._roots: dict[int, bytes] = {}
 
     def clear(self) -> None:
         """Forget all: the log is taken up anew."""
         self.frontier, self.sealed, self.edge = Frontier(), 0, ()
         self._standing.clear()
+        self._newest = -1
         self._roots.clear()
 
     @property
     def size(self) -> int:
         """How many entries the log has, as far as this writer knows."""
         return self.frontier.size
+
+    @property
+    def head(self) -> Standing | None:
+        """The newest group; `None` in an empty log, and where a bundle is all that is known of the end."""
+        newest = self._standing.get(self._newest)
+        return newest if newest is not None and newest.size == self.size else None
+
+    def is_close_behind(self, created: dt.datetime) -> bool:
+        """Whether the API server made a group so soon after the head that no rival of it can be gone.
+
+        Both times are the API server's, set before the object stands: the head stood no earlier than its
+        own, and a group stands at most as long after its own as the API server may work on a request.
+        """
+        head = self.head
+        if head is None or head.created is None:
+            return False
+        return abs((created - head.created).total_seconds()) < FRESH_SECONDS
 
     def begin_at(self, bundle: Compacted, verifier: LogVerifier) -> None:
         """Take the log up at the end of its last bundle.
@@ -103,7 +134,7 @@ class Chain:
             CheckpointError: its head is not signed by the log's key.
         """
         if group.size <= self.size:
-            self._standing[standing.extends] = standing
+            self._stand(standing)
             return ()
         if group.extends > self.size or (group.extends < self.size and self.size != self.sealed):
             raise BrokenLogError(f"{group.name}: the log goes on at size {self.size}; a group is missing")
@@ -122,7 +153,7 @@ class Chain:
                 )
         self.frontier = after
         self._roots |= roots
-        self._standing[standing.extends] = standing
+        self._stand(standing)
         return new
 
     def pass_over(self, bundle: Compacted, verifier: LogVerifier) -> Sequence[bytes]:
@@ -215,9 +246,19 @@ class Chain:
             key=lambda one: one.extends,
         )
 
+    def put_back(self, standing: Standing, uid: str) -> None:
+        """Note that a group that was lost stands again, as another object."""
+        if self.has(standing):
+            self._standing[standing.extends] = replace(standing, uid=uid)
+
+    def has(self, standing: Standing) -> bool:
+        """Whether this group is known to stand, of whatever age."""
+        known = self._standing.get(standing.extends)
+        return known is not None and known.uid == standing.uid
+
     def date(self, standing: Standing, *, since: float) -> None:
         """Note that a group stands for longer than it was known."""
-        if self._standing.get(standing.extends) == standing:
+        if self.has(standing):
             self._standing[standing.extends] = replace(standing, since=since)
 
     def gone(self, standing: Standing) -> None:
@@ -228,6 +269,16 @@ class Chain:
     def groups(self) -> int:
         """How many groups stand."""
         return len(self._standing)
+
+    @property
+    def standing(self) -> Sequence[Standing]:
+        """The groups that stand, strays too, in no order."""
+        return tuple(self._standing.values())
+
+    def _stand(self, standing: Standing) -> None:
+        self._standing[standing.extends] = standing
+        if standing.size == self.size:
+            self._newest = standing.extends
 
 
 def _stood(standing: Standing, now: float) -> bool:

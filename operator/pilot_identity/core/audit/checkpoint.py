@@ -19,6 +19,8 @@ _KEY_ID_BYTES = 4
 _HASH_BYTES = 32
 _NAME = re.compile(r"[^\s+]+")
 _SIGNATURE_LINE = re.compile(r"— ([^\s+]+) ([A-Za-z0-9+/=]+)")
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
+_MAX_SIGNATURES = 100
 
 
 class CheckpointError(ValueError):
@@ -43,13 +45,37 @@ def require_name(name: str) -> None:
 def split_note(note: str) -> tuple[str, list[str]]:
     """A signed note's text, with its last newline, and its signature lines.
 
+    It refuses what golang.org/x/mod/sumdb/note refuses, so that a note which is taken for good here is one
+    for everybody: signed-note.md leaves no room for anything behind the signatures.
+
     Raises:
         CheckpointError: it is no signed note.
     """
+    if _CONTROL.search(note):
+        raise CheckpointError("a signed note has no control characters but newlines")
     body, separator, signatures = note.rpartition("\n\n")
     if not separator:
         raise CheckpointError("a signed note has an empty line before its signatures")
-    return f"{body}\n", signatures.splitlines()
+    if not signatures.endswith("\n"):
+        raise CheckpointError("a signed note ends with a whole line, a signature")
+    lines = signatures.removesuffix("\n").split("\n")
+    if len(lines) > _MAX_SIGNATURES:
+        raise CheckpointError(f"a signed note has at most {_MAX_SIGNATURES} signatures, got {len(lines)}")
+    for line in lines:
+        if not _is_signature(line):
+            raise CheckpointError(f"behind a signed note's text stand signatures alone, got {line[:60]!r}")
+    return f"{body}\n", lines
+
+
+def _is_signature(line: str) -> bool:
+    """Whether a line has a name and, in base64, a key's id and at least one more byte."""
+    match = _SIGNATURE_LINE.fullmatch(line)
+    if match is None:
+        return False
+    try:
+        return len(base64.b64decode(match[2], validate=True)) > _KEY_ID_BYTES
+    except binascii.Error:
+        return False
 
 
 def signature_line(name: str, identifier: bytes, signature: bytes) -> str:
@@ -159,7 +185,13 @@ class LogSigner:
 
     def sign(self, checkpoint: Checkpoint) -> str:
         """Return the signed note of `checkpoint`."""
-        body = checkpoint.body()
+        return self.sign_text(checkpoint.body())
+
+    def sign_text(self, body: str) -> str:
+        """Return the signed note of a text that ends with a newline.
+
+        A text that is no checkpoint must be none to anybody: see `core.audit.seal`.
+        """
         signature = self._private_key.sign(body.encode())
         return f"{body}\n{signature_line(self.name, key_id(self.name, self._public), signature)}"
 
@@ -197,14 +229,22 @@ class LogVerifier:
         Raises:
             CheckpointError: no signature by this key verifies, or the origin is not this log's.
         """
+        checkpoint = Checkpoint.parse_body(self.open_text(note))
+        if checkpoint.origin != self.name:
+            raise CheckpointError(f"the origin is {self.name!r}, got {checkpoint.origin!r}")
+        return checkpoint
+
+    def open_text(self, note: str) -> str:
+        """Verify a signed note as `open` does, whatever it says, and return its text.
+
+        Raises:
+            CheckpointError: no signature by this key verifies.
+        """
         body, lines = split_note(note)
         found = signatures_by(lines, self.name, key_id(self.name, self._public))
         if not found or not all(is_signed(self._public, each, body.encode()) for each in found):
             raise CheckpointError(f"no valid signature by {self.name}")
-        checkpoint = Checkpoint.parse_body(body)
-        if checkpoint.origin != self.name:
-            raise CheckpointError(f"the origin is {self.name!r}, got {checkpoint.origin!r}")
-        return checkpoint
+        return body
 
     def alone(self, note: str) -> str:
         """The note with no signatures but this key's.

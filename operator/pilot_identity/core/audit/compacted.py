@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pilot_identity.core.audit.checkpoint import Checkpoint, LogSigner
+from pilot_identity.core.audit.checkpoint import Checkpoint, LogSigner, LogVerifier
 from pilot_identity.core.audit.entries import MAX_ENTRY_BYTES
 from pilot_identity.core.audit.groups import BrokenLogError
 from pilot_identity.core.audit.merkle import Frontier, leaf_hash, node_hash
@@ -85,6 +85,20 @@ class Compacted:
     def frontier(self) -> Frontier:
         """The tree behind it; to be checked against the signed head before anything is built on it."""
         return Frontier(self.size, self.edge)
+
+    def require_signed(self, before: Frontier, verifier: LogVerifier) -> None:
+        """Make sure that these entries make the tree of the signed head, after those of `before`.
+
+        Raises:
+            BrokenLogError: they do not.
+            CheckpointError: the head is not signed by the log's key.
+        """
+        after = before.copy()
+        for entry in self.entries:
+            after.append(leaf_hash(entry))
+        head = verifier.open(self.note)
+        if (head.size, head.root) != (after.size, after.root()):
+            raise BrokenLogError(f"{TileName(self.first)}: it is not what its signed head says")
 
     def config_maps(self) -> Sequence[tuple[TileName, Mapping[str, str], Mapping[str, str]]]:
         """Each ConfigMap's name, `data` and `binaryData`, in the order in which they are written."""

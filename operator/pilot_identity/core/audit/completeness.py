@@ -13,19 +13,18 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pilot_identity.core.audit.announcement import Announcement
 from pilot_identity.core.audit.contradictions import (
     SETTLED_WITHIN,
     grant_contradictions,
     pilot_contradictions,
 )
-from pilot_identity.core.audit.live import GRANT_PREFIX, Listed, Live, LiveBinding, Subject
-from pilot_identity.core.audit.told import Announcement, Record, Told
+from pilot_identity.core.audit.live import Listed, Live, LiveBinding, Subject, account_of
+from pilot_identity.core.audit.told import Record, Told
 from pilot_identity.core.resources import Phase, PilotIdentity, TaskGrant
+from pilot_identity.core.resources.credential import CredentialStatus
 from pilot_identity.core.resources.metadata import Key
 from pilot_identity.core.resources.task_grant import Binding
-
-_ACCOUNT_LENGTH = len(GRANT_PREFIX) + 20
-"""A grant's account is named by 20 hex digits of its UID."""
 
 
 class Disagreement(StrEnum):
@@ -81,7 +80,7 @@ def reconcile(record: Record, listed: Listed, now: dt.datetime) -> tuple[Discrep
     The log is to be read, or read on, after the objects were listed: then what was announced before it was
     made is known.
     """
-    look = _Look(record, listed, now)
+    look = _Look.at(record, listed, now)
     found = (one for check in CHECKS for one in check(look))
     return tuple(sorted(found, key=lambda one: (one.key, one.kind, one.index, one.message)))
 
@@ -99,6 +98,23 @@ class _Look:
     record: Record
     listed: Listed
     now: dt.datetime
+    places: frozenset[str]
+
+    @classmethod
+    def at(cls, record: Record, listed: Listed, now: dt.datetime) -> _Look:
+        """Look at both; `places` are the namespaces in which grants' accounts are, by either."""
+        there = {one.key.namespace for one in listed.accounts or () if one.is_a_grants_account}
+        out = {
+            told.key.namespace
+            for told in record.subjects.values()
+            if told.current is not None and told.current.access is not None
+        }
+        return cls(record, listed, now, frozenset(there | out))
+
+    def reached(self, binding: LiveBinding) -> Subject | None:
+        """The group by which a binding gives grants' accounts something; `None` where there is none."""
+        reached = (one for one in binding.gives_accounts if any(map(one.may_be, self.places)))
+        return next(reached, None)
 
     def told(self, uid: str) -> Told | None:
         """What the log says of a subject; `None` also where not all of it is known yet."""
@@ -114,11 +130,15 @@ class _Look:
             if is_settled and self.now < one.lapses_at and not self._is_ending(told):
                 yield told, one
 
+    def released(self, told: Told) -> CredentialStatus | None:
+        """The credential that a grant's or pilot's status says was released last."""
+        owner = (self.listed.grants or {}).get(told.uid) or (self.listed.pilots or {}).get(told.uid)
+        return owner.status.credential if owner is not None else None
+
     def _is_confirmed(self, told: Told, one: Announcement) -> bool:
         """Whether the status says that it was released."""
-        owner = (self.listed.grants or {}).get(told.uid) or (self.listed.pilots or {}).get(told.uid)
-        credential = owner.status.credential if owner is not None else None
-        return credential is not None and credential.id == one.credential.id
+        credential = self.released(told)
+        return credential is not None and credential.id == one.id
 
     def _is_ending(self, told: Told) -> bool:
         """Whether its own object says that it is to end: access is cut before that is recorded."""
@@ -148,24 +168,38 @@ def _secret(look: _Look, secret: Live) -> Iterator[Discrepancy]:
         message = f"asks for a lasting token of ServiceAccount {secret.token_of}, which no entry announces"
         yield Discrepancy.about(Disagreement.STRANGER, secret, -1, message)
         return
-    uid, index = look.record.credentials.get(secret.credential_id, ("", -1))
+    told = look.record.credentials.get(secret.credential_id)
     if secret.owner_uid in look.record.pending:
         return
-    told = look.told(uid)
-    if told is None:
+    if told is None or told.uid in look.record.pending:
         message = f"holds credential {secret.credential_id or 'without a name'}, which no entry announces"
         yield Discrepancy.about(Disagreement.STRANGER, secret, -1, message)
         return
+    one = told.announcement(secret.credential_id)
     if secret.owner_uid != told.uid or secret.key.namespace != told.key.namespace:
         message = (
             f"names credential {secret.credential_id} of {told.key} (UID {told.uid}), which does not own it"
         )
-        yield Discrepancy.about(Disagreement.REPLACED, secret, index, message, told)
+        yield Discrepancy.about(Disagreement.REPLACED, secret, _index(one), message, told)
+        return
+    if one is not None and secret.key.name != one.secret_name:
+        where = f"Secret {one.secret_name} alone" if one.secret_name else "no Secret at all"
+        message = f"holds credential {one.id} of {told.key} too; announced was {where}"
+        yield Discrepancy.about(Disagreement.STRANGER, secret, one.index, message, told)
         return
     why = _outlived(look, told, secret.credential_id)
     if why is not None:
         at, message = why
         yield Discrepancy.about(Disagreement.OUTLIVED, secret, at, message, told)
+        return
+    released = look.released(told)
+    if released is not None and released.id == secret.credential_id and released.secret_uid != secret.uid:
+        message = f"has UID {secret.uid}; the one in which {told.key} was released has {released.secret_uid}"
+        yield Discrepancy.about(Disagreement.REPLACED, secret, released.audit_index, message, told)
+
+
+def _index(one: Announcement | None) -> int:
+    return one.index if one is not None else -1
 
 
 def _outlived(look: _Look, told: Told, credential_id: str) -> tuple[int, str] | None:
@@ -175,11 +209,11 @@ def _outlived(look: _Look, told: Told, credential_id: str) -> tuple[int, str] | 
         return at, f"holds credential {credential_id}, which was abandoned by entry {at}"
     if told.taken_back is not None:
         return told.taken_back.index, f"is there though {told.key} ended by entry {told.taken_back.index}"
-    newest = told.announced[-1] if told.announced else None
-    if newest is None or newest.credential.id == credential_id:
+    newest = told.newest
+    if newest is None or newest.id == credential_id:
         return None
     is_under_way = look.now < newest.time + SETTLED_WITHIN
-    if is_under_way and credential_id in {one.credential.id for one in told.announced}:
+    if is_under_way and told.announcement(credential_id) is not None:
         return None
     return newest.index, f"holds credential {credential_id}, which entry {newest.index} replaced"
 
@@ -192,12 +226,12 @@ def _accounts(look: _Look) -> Iterator[Discrepancy]:
 
 def _account(look: _Look, account: Live) -> Iterator[Discrepancy]:
     key = account.key
-    announced_to = look.record.accounts.get((key.namespace, key.name), "")
-    uid = announced_to or account.owner_uid
+    announced_to = look.record.account((key.namespace, key.name))
+    uid = announced_to.uid if announced_to is not None else account.owner_uid
     if uid in look.record.pending or key.name in look.record.pending_accounts or look.is_waiting(uid):
         return
     told = look.told(uid)
-    if told is None or (told.key.kind == "TaskGrant" and not announced_to):
+    if told is None or (told.key.kind == "TaskGrant" and announced_to is None):
         message = f"is no account that an entry announces (UID {account.uid})"
         yield Discrepancy.about(Disagreement.STRANGER, account, -1, message)
         return
@@ -207,9 +241,7 @@ def _account(look: _Look, account: Live) -> Iterator[Discrepancy]:
         message = f"is there though {told.key} ended by entry {taken_back.index}"
         yield Discrepancy.about(Disagreement.OUTLIVED, account, taken_back.index, message, told)
         return
-    known = {
-        one.credential.kubernetes.service_account_uid for one in told.announced if one.credential.kubernetes
-    }
+    known = {one.access.account_uid for one in told.announced if one.access is not None}
     if known and account.uid not in known:
         message = f"has UID {account.uid}; announced was {', '.join(sorted(known))}"
         yield Discrepancy.about(Disagreement.REPLACED, account, told.announced[-1].index, message, told)
@@ -219,51 +251,43 @@ def _bindings(look: _Look) -> Iterator[Discrepancy]:
     for binding in (*(look.listed.bindings or ()), *(look.listed.cluster_bindings or ())):
         if binding.is_marked:
             yield from _binding(look, binding)
+        elif crowd := look.reached(binding):
+            message = f"binds {binding}; grants' accounts are in {crowd}, and no entry announces it"
+            yield Discrepancy.about(Disagreement.STRANGER, binding.object, -1, message)
 
 
 def _binding(look: _Look, binding: LiveBinding) -> Iterator[Discrepancy]:
     key = binding.object.key
-    uid = look.record.bindings.get((key.namespace, key.name), "") if key.namespace else ""
-    if uid in look.record.pending or (not uid and _may_be_pending(look, binding)):
+    nothing = (None, None, None)
+    told, by, wanted = look.record.binding((key.namespace, key.name)) if key.namespace else nothing
+    if told.uid in look.record.pending if told is not None else _may_be_pending(look, binding):
         return
-    told = look.told(uid)
     if told is None:
-        whom = ", ".join(map(str, binding.subjects)) or "nobody"
-        message = f"binds {binding.role_ref.kind} {binding.role_ref.name} to {whom}; no entry announces it"
+        message = f"binds {binding}; no entry announces it"
         yield Discrepancy.about(Disagreement.STRANGER, binding.object, -1, message)
         return
-    wanted = _announced_binding(told, key)
     if told.taken_back is not None:
         message = f"is there though {told.key} ended by entry {told.taken_back.index}"
         yield Discrepancy.about(Disagreement.OUTLIVED, binding.object, told.taken_back.index, message, told)
-    elif wanted is None and not look.is_waiting(uid):
+    elif wanted is None and not look.is_waiting(told.uid):
         message = f"is there though what announced it for {told.key} was abandoned"
         yield Discrepancy.about(Disagreement.OUTLIVED, binding.object, -1, message, told)
-    if wanted is not None:
-        announcement, role = wanted
-        for message in _alterations(binding, role, announcement, told):
-            yield Discrepancy.about(Disagreement.ALTERED, binding.object, announcement.index, message, told)
+    if wanted is not None and by is not None:
+        for message in _alterations(binding, wanted, by, told):
+            yield Discrepancy.about(Disagreement.ALTERED, binding.object, by.index, message, told)
 
 
 def _may_be_pending(look: _Look, binding: LiveBinding) -> bool:
     """Whether it may be that of a grant of which not everything is read."""
-    names = {binding.object.key.name[:_ACCOUNT_LENGTH], *(subject.name for subject in binding.subjects)}
+    names = {account_of(binding.object.key.name), *(subject.name for subject in binding.subjects)}
     return not names.isdisjoint(look.record.pending_accounts)
-
-
-def _announced_binding(told: Told, key: Key) -> tuple[Announcement, Binding] | None:
-    for one in reversed(told.announced):
-        for binding in one.credential.kubernetes.bindings if one.credential.kubernetes is not None else ():
-            if (binding.namespace, binding.name) == (key.namespace, key.name):
-                return one, binding
-    return None
 
 
 def _alterations(binding: LiveBinding, wanted: Binding, by: Announcement, told: Told) -> Iterator[str]:
     role = binding.role_ref
     if role != wanted.role_ref:
         yield (f"binds {role.kind} {role.name}; announced was {wanted.role_ref.kind} {wanted.role_ref.name}")
-    account = by.credential.kubernetes.service_account_name if by.credential.kubernetes is not None else ""
+    account = by.access.account if by.access is not None else ""
     expected = (Subject("ServiceAccount", told.key.namespace, account),)
     if binding.subjects != expected:
         whom = ", ".join(map(str, binding.subjects)) or "nobody"
@@ -286,15 +310,14 @@ def _missing_objects(look: _Look) -> Iterator[Discrepancy]:
     for told, one in look.standing():
         message = f"is not there; entry {one.index} announced it for {told.key}"
         wanted: list[tuple[set[tuple[str, str]] | None, Key]] = []
-        namespace, credential = told.key.namespace, one.credential
-        if credential.secret_name:
-            wanted.append((secrets, Key("Secret", namespace, credential.secret_name)))
-        if credential.kubernetes is not None:
-            name = credential.kubernetes.service_account_name
-            wanted.append((accounts, Key("ServiceAccount", namespace, name)))
+        namespace = told.key.namespace
+        if one.secret_name:
+            wanted.append((secrets, Key("Secret", namespace, one.secret_name)))
+        if one.access is not None:
+            wanted.append((accounts, Key("ServiceAccount", namespace, one.access.account)))
             wanted += [
                 (bindings, Key("RoleBinding", binding.namespace, binding.name))
-                for binding in credential.kubernetes.bindings
+                for binding in one.access.bindings
                 if listed.covers(binding.namespace)
             ]
         for there, key in wanted:

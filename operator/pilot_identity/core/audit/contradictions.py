@@ -69,7 +69,7 @@ def pilot_contradictions(
     back = told.taken_back
     if back is not None and _is_past(back.time, now):
         yield back.index, f"has an identity by its status; entry {back.index} took it back"
-    newest = told.announced[-1] if told.announced else None
+    newest = told.newest
     if newest is None or not _is_past(newest.time, now):
         return
     for name, says, said in (("stage", status.stage, told.stage), ("digest", status.digest, told.digest)):
@@ -81,7 +81,7 @@ def _unheard(phase: Phase, told: Told | None, now: dt.datetime) -> Iterator[Cont
     """A grant that says that nothing was decided yet."""
     if told is None:
         return
-    newest = told.announced[-1] if told.announced else None
+    newest = told.newest
     index, at = (told.end.index, told.end.time) if told.end is not None else (-1, now)
     if told.end is None and newest is not None:
         index, at = newest.index, newest.time
@@ -100,7 +100,7 @@ def _decision(grant: TaskGrant, told: Told) -> Iterator[Contradiction]:
     yield from _same_index("decision", says.audit_index, said.index)
     # The same denial may be made twice, if the operator ended between its entry and its status.
     later = {"auditIndex"} if says.allowed else {"auditIndex", "decidedAt"}
-    names = _differences(_plain(says), said.data, later)
+    names = said.said.differences(_plain(says), later)
     if names:
         yield said.index, f"its decision is not the recorded one in {', '.join(names)}"
 
@@ -109,12 +109,12 @@ def _credential(
     says: CredentialStatus | None, told: Told, now: dt.datetime, *, is_live: bool
 ) -> Iterator[Contradiction]:
     """What the status says is out is what was announced last."""
-    newest = told.announced[-1] if told.announced else None
+    newest = told.newest
     if says is None:
         if is_live:
             yield newest.index if newest is not None else -1, "is issued by its status, with no credential"
         return
-    said = next((one for one in told.announced if one.credential.id == says.id), None)
+    said = told.announcement(says.id)
     if said is None or newest is None:
         yield (
             newest.index if newest is not None else -1,
@@ -124,7 +124,7 @@ def _credential(
     if is_live and said is not newest and _is_past(newest.time, now):
         yield newest.index, f"entry {newest.index} announced a credential that its status does not know"
     yield from _same_index("credential", says.audit_index, said.index)
-    names = _differences(_plain(says), said.said, _LATER | _TRIMMED)
+    names = said.said.differences(_plain(says), _LATER | _TRIMMED)
     if names:
         yield said.index, f"its credential is not the announced one in {', '.join(names)}"
 
@@ -133,11 +133,16 @@ def _active(grant: TaskGrant, told: Told, now: dt.datetime) -> Iterator[Contradi
     status = grant.status
     if told.end is not None and _is_past(told.end.time, now):
         yield told.end.index, f"is Active by its status; entry {told.end.index} ended it"
-    if told.issued is None:
+    issued = told.decision
+    if issued is None or not issued.expires_at:
         return
-    says = {"stage": status.stage, "expiresAt": encode(status.expires_at)}
-    for name in _differences(says, told.issued.data):
-        yield told.issued.index, f"its status has {name} {says[name]}; the log says {told.issued.data[name]}"
+    expires_at = encode(status.expires_at)
+    for name, says, said in (
+        ("expiresAt", expires_at, issued.expires_at),
+        ("stage", status.stage, issued.stage),
+    ):
+        if says != said:
+            yield issued.index, f"its status has {name} {says}; the log says {said}"
 
 
 def _ended(grant: TaskGrant, told: Told) -> Iterator[Contradiction]:
@@ -161,25 +166,18 @@ def _ended(grant: TaskGrant, told: Told) -> Iterator[Contradiction]:
             f"is {status.phase} ({closure.outcome}) by its status; entry {end.index} says {outcome}",
         )
     yield from _same_index("closure", closure.audit_index, end.index)
-    is_shown = told.proven is not None or "provenAt" in end.data
+    is_shown = told.proven is not None or end.is_proven
     if not is_shown and (closure.proven_at is not None or status.phase.is_terminal):
         yield end.index, "is shown to have ended by its status; by the log that is not shown"
 
 
 def _outcome(end: Step) -> str:
-    return Phase.DENIED if end.type == EntryType.GRANT_DENIED else str(end.data.get("outcome", ""))
+    return Phase.DENIED if end.type == EntryType.GRANT_DENIED else end.outcome
 
 
 def _same_index(what: str, says: int, said: int) -> Iterator[Contradiction]:
     if says != said:
         yield said, f"its status names entry {says} for its {what}; that is entry {said}"
-
-
-def _differences(
-    says: Mapping[str, Any], said: Mapping[str, Any], but: frozenset[str] | set[str] = frozenset()
-) -> list[str]:
-    """The fields in which the two differ; one that is left out is as good as its default."""
-    return sorted(name for name in (says.keys() | said.keys()) - but if says.get(name) != said.get(name))
 
 
 def _plain(view: View) -> Mapping[str, Any]:

@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
 from collections.abc import Sequence
 from itertools import combinations
 
-from pilot_identity.core.audit.checkpoint import LogVerifier
+from pilot_identity.core.audit.checkpoint import CheckpointError, LogVerifier, signatures_by, split_note
 from pilot_identity.core.audit.findings import Flaw
 from pilot_identity.core.audit.merkle import Frontier
 
-_LINE = re.compile(r"— ([^\s+]+) ([A-Za-z0-9+/=]+)")
-_KEY_ID_BYTES = 4
 _MOST_TRIES = 4_000
 """All pairs of a group of 89 entries, or neighbours in the largest; about a second."""
 
 
 def why_not_ours(note: str, verifier: LogVerifier) -> Flaw:
     """Tell why `verifier` does not open a note: another log's, another key's, or spoilt."""
-    body, _, signatures = note.rpartition("\n\n")
-    if not body:
+    try:
+        body, lines = split_note(note)
+    except CheckpointError:
         return Flaw.UNREADABLE
     if body.split("\n", 1)[0] != verifier.name:
         return Flaw.WRONG_ORIGIN
     identifier = bytes.fromhex(str(verifier).split("+", 2)[1])
-    for line in signatures.splitlines():
-        match = _LINE.fullmatch(line)
-        if match is None or match[1] != verifier.name:
-            continue
-        try:
-            signature = base64.b64decode(match[2], validate=True)
-        except binascii.Error:
-            return Flaw.BAD_SIGNATURE
-        if signature[:_KEY_ID_BYTES] == identifier:
-            return Flaw.BAD_SIGNATURE
-    return Flaw.FOREIGN_KEY
+    return Flaw.BAD_SIGNATURE if signatures_by(lines, verifier.name, identifier) else Flaw.FOREIGN_KEY
 
 
 def swapped(before: Frontier, leaves: Sequence[bytes], root: bytes) -> tuple[int, int] | None:

@@ -31,12 +31,26 @@ class EntryType(StrEnum):
 
     LOG_STARTED = "dev.pilotidentity.log.started.v1"
     """Since when is there a log, and who began it? Its first entry."""
+    LOG_STRAY_REMOVED = "dev.pilotidentity.log.stray-removed.v1"
+    """What stood beside the log and is gone? A group that was no part of it; its digest, and what it held.
+
+    It was written too late: bundles had its place, and other entries. Nobody was told that it counts.
+    """
     OPERATOR_STARTED = "dev.pilotidentity.operator.started.v1"
     """Who has decided since then? A replica took the lead: its name, its version, Python's."""
     OPERATOR_STOPPED = "dev.pilotidentity.operator.stopped.v1"
     """Did it stop as it was asked to? A replica gave up the lead, and why; without it, it was cut off."""
     STAGE_KEYS_MADE = "dev.pilotidentity.stage.keys-made.v1"
-    """Whose signature is on a stage's credentials? It got its CA and JWT key; their public fingerprints."""
+    """Whose signature may be on a stage's credentials? It got keys; their public fingerprints, and why.
+
+    The first generation signs at once. A later one is made because of the age of the one that signs, on an
+    admin's word, or because that is distrusted, and is only published: `stage.keys-rotated` says since when
+    it signs. Of two entries for one generation the later counts: the keys of the other were never stored.
+    """
+    STAGE_KEYS_ROTATED = "dev.pilotidentity.stage.keys-rotated.v1"
+    """Whose signature is on a stage's credentials since then, and whose before? Both generations, and why."""
+    STAGE_KEYS_RETIRED = "dev.pilotidentity.stage.keys-retired.v1"
+    """Since when is a signature worth nothing? A generation left the bundle; its private keys are deleted."""
     STAGE_POLICY_CHANGED = "dev.pilotidentity.stage.policy-changed.v1"
     """Who changed a stage's rules, froze or thawed it, and what do they say now? In full, and the digests."""
     STAGE_REFUSED = "dev.pilotidentity.stage.refused.v1"
@@ -210,5 +224,5 @@ def decode_entry(encoded: bytes | str) -> RecordedEntry:
     """
     try:
         return msgspec.json.decode(encoded, type=RecordedEntry)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise EntryError(f"an entry is a CloudEvent with a subject and its UID: {error}") from error

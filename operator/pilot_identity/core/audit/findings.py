@@ -39,6 +39,18 @@ class Flaw(StrEnum):
     """A tile's hashes are not those of the entries, or of the tiles, that it stands over."""
     ROOT_MISMATCH = "root-mismatch"
     """What is stored agrees with itself, but the signed head is of other entries."""
+    HEAD_MISPLACED = "head-misplaced"
+    """The signed head that stands with a bundle or with the record of what is archived is of another size."""
+    EDGE_REPLACED = "edge-replaced"
+    """The right edge of the tree that stands there, from which the log goes on, is not that of its head."""
+    RECOLLECTION_REPLACED = "recollection-replaced"
+    """What is kept of old entries for the operator's start is not what they say, or not what was signed."""
+    STRAY_GROUP = "stray-group"
+    """A group stands where all is archived: it can be compared with the archive alone."""
+    UNLISTED = "unlisted"
+    """A group goes on from the log's end, hidden: it lacks the label by which readers list the log."""
+    COPY_DIFFERS = "copy-differs"
+    """The copy of the entries that is made to be searched, `entries.ndjson`, is not the entries."""
     UNREADABLE = "unreadable"
     """A stored part cannot be read as what its name says that it is."""
     NO_LOG = "no-log"
@@ -97,6 +109,11 @@ class Report:
     def is_sound(self) -> bool:
         """Whether nothing is wrong with what was read, and every entry is under a signed head."""
         return not self.findings and self.unproven_from == self.entries
+
+    @property
+    def is_older(self) -> bool:
+        """Whether this is a copy that was made before what was seen."""
+        return self.seen is not None and self.seen.size > self.entries
 
     @property
     def is_whole(self) -> bool:

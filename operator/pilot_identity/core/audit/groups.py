@@ -6,6 +6,7 @@ most one group exists: the API server itself orders the writers.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,11 @@ class Group:
     def size(self) -> int:
         """The tree's size after this group."""
         return self.extends + len(self.entries)
+
+    def digest(self) -> bytes:
+        """SHA-256 of all that is stored of it: its head is signed, so no two are alike but in all."""
+        stored = self.data()
+        return hashlib.sha256("\n\n".join((self.name, *stored.values())).encode()).digest()
 
     def data(self) -> Mapping[str, str]:
         """The ConfigMap's data: entries one a line, and the checkpoint."""
@@ -82,6 +88,18 @@ def bundle_of(groups: Iterable[Group], first: int) -> Sequence[bytes]:
     if len(entries) != WIDTH:
         raise BrokenLogError(f"the groups from {first} on have {len(entries)} entries of {WIDTH}")
     return entries
+
+
+def extended_by(name: str) -> int:
+    """The size that the group of this name extends; the inverse of `group_name`.
+
+    Raises:
+        BrokenLogError: it is no group's name.
+    """
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise BrokenLogError(f"{name}: a group has a size in its name")
+    return int(match[1])
 
 
 def take(waiting: Sequence[bytes]) -> int:

@@ -16,6 +16,29 @@ GRANT_PREFIX = "pilot-grant-"
 _CREDENTIAL = f"{GROUP}/credential"
 _ACCOUNT = "kubernetes.io/service-account.name"
 _USER = "system:serviceaccount:"
+_ACCOUNTS = "system:serviceaccounts"
+EVERYBODY = "system:authenticated"
+_SHIPPED = frozenset(
+    {
+        (_ACCOUNTS, "system:service-account-issuer-discovery"),
+        (_ACCOUNTS, "system:cluster-trust-bundle-discovery"),
+        (_ACCOUNTS, "system:image-puller"),  # OpenShift's, for each namespace
+        (EVERYBODY, "system:basic-user"),
+        (EVERYBODY, "system:discovery"),
+        (EVERYBODY, "system:public-info-viewer"),
+    }
+)
+"""ClusterRoles that a cluster comes with, and gives to such a group by itself."""
+
+
+def account_of(binding: str) -> str:
+    """The name of the grant's account with which a RoleBinding's name begins: hex digits follow the prefix.
+
+    >>> account_of("pilot-grant-0123456789abcdef0123-read-pods")
+    'pilot-grant-0123456789abcdef0123'
+    """
+    digits = binding.removeprefix(GRANT_PREFIX).partition("-")[0]
+    return f"{GRANT_PREFIX}{digits}" if binding.startswith(GRANT_PREFIX) else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +80,11 @@ class Live:
         return self.token_of.startswith(GRANT_PREFIX)
 
     @property
+    def is_a_grants_account(self) -> bool:
+        """Whether by its name it is a grant's ServiceAccount."""
+        return self.key.kind == "ServiceAccount" and self.key.name.startswith(GRANT_PREFIX)
+
+    @property
     def is_marked(self) -> bool:
         """Whether by its name or label it is one that only the operator makes."""
         return self.is_labelled or self.key.name.startswith(GRANT_PREFIX)
@@ -72,10 +100,31 @@ class Subject(NamedTuple):
     @property
     def is_a_grants(self) -> bool:
         """Whether it is the account of a grant, however it is written."""
+        return self.account[1].startswith(GRANT_PREFIX)
+
+    @property
+    def crowd(self) -> str:
+        """The group of accounts that it is, without the namespace after it; empty where it is none such.
+
+        A ServiceAccount is in `system:serviceaccounts`, in that of its namespace, and in `EVERYBODY`.
+        """
+        if self.kind != "Group":
+            return ""
+        is_of_accounts = self.name == _ACCOUNTS or self.name.startswith(f"{_ACCOUNTS}:")
+        return _ACCOUNTS if is_of_accounts else EVERYBODY if self.name == EVERYBODY else ""
+
+    def may_be(self, namespace: str) -> bool:
+        """Whether an account of that namespace is in it, where it is a group of accounts."""
+        return self.name in {_ACCOUNTS, f"{_ACCOUNTS}:{namespace}"}
+
+    @property
+    def account(self) -> tuple[str, str]:
+        """Namespace and name of the ServiceAccount that it is, however it is written; else both are empty."""
         if self.kind == "ServiceAccount":
-            return self.name.startswith(GRANT_PREFIX)
-        name = self.name.removeprefix(_USER).partition(":")[2] if self.name.startswith(_USER) else ""
-        return self.kind == "User" and name.startswith(GRANT_PREFIX)
+            return self.namespace, self.name
+        is_user = self.kind == "User" and self.name.startswith(_USER)
+        namespace, _, name = self.name.removeprefix(_USER).partition(":") if is_user else ("", "", "")
+        return namespace, name
 
     def __str__(self) -> str:
         """As in messages."""
@@ -104,12 +153,34 @@ class LiveBinding:
         """Whether only the operator makes such a one: by its name, its label, or whom it binds."""
         return self.object.is_marked or any(subject.is_a_grants for subject in self.subjects)
 
+    @property
+    def crowds(self) -> tuple[Subject, ...]:
+        """The groups of accounts to which it gives what no cluster gives them by itself."""
+        role = self.role_ref.name if self.role_ref.kind == "ClusterRole" else ""
+        return tuple(one for one in self.subjects if one.crowd and (one.crowd, role) not in _SHIPPED)
+
+    @property
+    def is_of_accounts(self) -> bool:
+        """Whether it binds some ServiceAccount, whosever it is."""
+        return any(one.account[1] for one in self.subjects)
+
+    @property
+    def gives_accounts(self) -> tuple[Subject, ...]:
+        """Those of `crowds` that only accounts are in."""
+        return tuple(one for one in self.crowds if one.crowd == _ACCOUNTS)
+
+    def __str__(self) -> str:
+        """As in messages."""
+        whom = ", ".join(map(str, self.subjects)) or "nobody"
+        return f"{self.role_ref.kind} {self.role_ref.name} to {whom}"
+
 
 @dataclass(frozen=True, slots=True)
 class Listed:
     """All that was listed. A kind that was not is `None`: nothing is said of it.
 
     Attributes:
+        tokens: Secrets that ask for a lasting token of any other account than a grant's.
         namespaces: the ones that were looked into; none is all.
     """
 
@@ -119,6 +190,7 @@ class Listed:
     cluster_bindings: tuple[LiveBinding, ...] | None = None
     grants: Mapping[str, TaskGrant] | None = None
     pilots: Mapping[str, PilotIdentity] | None = None
+    tokens: tuple[Live, ...] = ()
     namespaces: frozenset[str] = field(default_factory=frozenset)
 
     def covers(self, namespace: str) -> bool:

@@ -7,16 +7,31 @@ the operator's ConfigMaps. Getting the bytes is the caller's; so a new place is 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 from pilot_identity.core.audit.archived import NAME_PREFIX as ARCHIVED_PREFIX
-from pilot_identity.core.audit.archived import Archived, ArchivedName
+from pilot_identity.core.audit.archived import Archived, ArchivedName, Stored
 from pilot_identity.core.audit.checkpoint import Checkpoint, CheckpointError
 from pilot_identity.core.audit.compacted import NAME_PREFIX as TILE_PREFIX
 from pilot_identity.core.audit.compacted import Compacted, TileName
+from pilot_identity.core.audit.entries import MAX_ENTRY_BYTES
 from pilot_identity.core.audit.groups import NAME_PREFIX as GROUP_PREFIX
-from pilot_identity.core.audit.groups import BrokenLogError, Group
+from pilot_identity.core.audit.groups import BrokenLogError, Group, group_name
+from pilot_identity.core.audit.merkle import leaf_hash
+from pilot_identity.core.audit.parts import (
+    Beginning,
+    Headless,
+    Part,
+    Segment,
+    StoredHead,
+    StoredTile,
+    Unlike,
+    Unlisted,
+    Unreadable,
+)
+from pilot_identity.core.audit.recollection import ANNOTATION
 from pilot_identity.core.audit.tiles import (
     ENTRIES,
     HASH_BYTES,
@@ -28,9 +43,13 @@ from pilot_identity.core.audit.tiles import (
     row,
     tiles_of,
 )
-from pilot_identity.core.audit.verify import Beginning, Part, Segment, StoredHead, StoredTile, Unreadable
+from pilot_identity.core.resources.metadata import GROUP
 
 CHECKPOINT = "checkpoint"
+NDJSON = "entries.ndjson"
+"""The entries one a line, for whoever wants to search an export; no part of tlog-tiles."""
+_LINE_BYTES = MAX_ENTRY_BYTES + 2
+LABEL = f"{GROUP}/audit"
 _MOST_MISSES = 16
 """In a row: a head of any size is easily forged, and must not make anybody ask for millions of files."""
 Fetch = Callable[[str], bytes | None]
@@ -45,14 +64,16 @@ class TiledLog:
         fetch: reads one file.
         fetch_all: reads many, in order; where that pays, ahead of their use.
         most: no more entries than these are read, whatever the head says: it is not yet verified.
+        lines: opens the copy of the entries that is made to be searched; `None` where there is none.
     """
 
     fetch: Fetch
     fetch_all: Callable[[Iterable[str]], Iterator[bytes | None]]
     most: int = 100_000_000
+    lines: Callable[[], BinaryIO | None] = lambda: None
 
     def parts(self) -> Iterator[Part]:
-        """Yield the head, the higher tiles, and then each bundle with its tile."""
+        """Yield the head, the higher tiles, and then each bundle with its tile; last how the copy differs."""
         note = self.fetch(CHECKPOINT)
         if note is None:
             yield Unreadable(CHECKPOINT, "there is no file of this name")
@@ -64,7 +85,24 @@ class TiledLog:
             yield Unreadable(CHECKPOINT, str(error))
             return
         yield StoredHead(CHECKPOINT, text)
-        yield from self.parts_before(size, CHECKPOINT)
+        copy = self.lines()
+        if copy is None:
+            yield from self.parts_before(size, CHECKPOINT)
+            return
+        with copy:
+            unlike: Unlike | None = None
+            at = 0
+            for part in self.parts_before(size, CHECKPOINT):
+                if isinstance(part, Segment) and unlike is None:
+                    for _ in range(at, part.first):
+                        copy.readline(_LINE_BYTES)  # of a bundle that could not be read
+                    unlike = _unlike(copy, part)
+                    at = part.first + max(len(part.entries), len(part.leaves))
+                yield part
+            if unlike is None and copy.read(1):
+                unlike = Unlike(NDJSON, size, f"it goes on behind the {size} entries")
+        if unlike is not None:
+            yield unlike
 
     def parts_before(self, size: int, where: str) -> Iterator[Part]:
         """Yield the higher tiles and the bundles of the first `size` entries; `where` says how many."""
@@ -137,16 +175,42 @@ class ConfigMapLog:
     Attributes:
         items: the ConfigMaps as the API server tells them, in the order of their names.
         archive: has the oldest entries where these have left the cluster; `None` where it was not named.
+        find: reads one by its name; `None` where there is none. They are listed by a label, which whoever may
+            change metadata can take off.
     """
 
     items: Callable[[], Iterable[Mapping[str, Any]]]
     archive: TiledLog | None = None
+    find: Callable[[str], Mapping[str, Any] | None] = lambda _: None
 
     def parts(self) -> Iterator[Part]:
-        """Yield what is archived, the compacted bundles, then the groups.
+        """Yield what is archived, the compacted bundles, the groups, and what hides or is missing behind.
 
         The names sort so: `audit-archived-`, `audit-group-`, `audit-tile-`.
         """
+        sealed, grouped, is_read = 0, 0, True
+        for part in self._listed():
+            yield part
+            if isinstance(part, Beginning):
+                sealed = max(sealed, part.archived.size)
+            elif isinstance(part, Segment) and part.leaves:
+                sealed = max(sealed, part.first + len(part.leaves))
+            elif isinstance(part, Segment):
+                grouped = max(grouped, part.first + len(part.entries))
+            elif isinstance(part, Unreadable):
+                is_read = False
+        hidden = [end for end in sorted({grouped, max(grouped, sealed)}) if self._is_hidden(end)]
+        for end in hidden:
+            yield Unlisted(group_name(end), end)
+        if is_read and not hidden and grouped < sealed:
+            yield Headless(sealed)
+
+    def _is_hidden(self, size: int) -> bool:
+        """Whether a group that goes on from here lacks its label; with it, it came since the listing."""
+        found = self.find(group_name(size))
+        return found is not None and (found["metadata"].get("labels") or {}).get(LABEL) != "group"
+
+    def _listed(self) -> Iterator[Part]:
         groups, tiles, archived = list[Part](), list[Mapping[str, Any]](), list[Mapping[str, Any]]()
         left = 0
         for item in self.items():
@@ -173,22 +237,36 @@ class ConfigMapLog:
     def _archived(self, items: Iterable[Mapping[str, Any]]) -> Generator[Part, None, int]:
         """Yield where the newest of these says that the log begins, or what is before; returns that size."""
         newest: Archived | None = None
-        where = ""
+        stored: list[Stored] = []
         for item in items:
             try:
                 name = ArchivedName.parse(_name(item))
+                stored.append((name, item.get("data") or {}, item.get("binaryData") or {}))
                 if not name.part and (newest is None or name.size > newest.size):
-                    newest, where = Archived.from_data(name, item.get("data") or {}), str(name)
+                    newest = Archived.from_data(name, stored[-1][1])
             except BrokenLogError as error:
                 yield Unreadable(_name(item), str(error))
         if newest is None:
             return 0  # its last part was not written: what it tells of has not left
-        if self.archive is None:
-            yield Beginning(where, newest.size, newest.edge, newest.note)
-        else:
-            yield StoredHead(where, newest.note)
-            yield from self.archive.parts_before(newest.size, where)
-        return newest.size
+        where, size = str(ArchivedName(newest.size)), newest.size
+        with suppress(BrokenLogError):  # what it keeps cannot be read; so its seal will not be good
+            newest = Archived.from_config_maps([one for one in stored if one[0].size == size])
+        yield Beginning(where, newest, is_read=self.archive is not None)
+        if self.archive is not None:
+            yield from self.archive.parts_before(size, where)
+        return size
+
+
+def _unlike(copy: BinaryIO, segment: Segment) -> Unlike | None:
+    """How the next lines of a copy differ from both the entries of a segment and what their tile tells."""
+    for at in range(max(len(segment.entries), len(segment.leaves))):
+        line = copy.readline(_LINE_BYTES)
+        is_entry = at < len(segment.entries) and line == segment.entries[at] + b"\n"
+        is_leaf = at < len(segment.leaves) and line[-1:] == b"\n"
+        if not is_entry and not (is_leaf and leaf_hash(line[:-1]) == segment.leaves[at]):
+            index = segment.first + at
+            return Unlike(NDJSON, index, f"its line {index + 1} is not entry {index}, or it ends there")
+    return None
 
 
 def _is_left(name: str, size: int) -> bool:
@@ -225,7 +303,8 @@ def tile_part(items: list[Mapping[str, Any]]) -> Part:
         bundle = Compacted.from_config_maps(stored)
     except BrokenLogError as error:
         return Unreadable(name, str(error))
-    return Segment(name, bundle.first, bundle.entries, bundle.leaves, name, bundle.note)
+    kept = (items[0]["metadata"].get("annotations") or {}).get(ANNOTATION, "")
+    return Segment(name, bundle.first, bundle.entries, bundle.leaves, name, bundle.note, bundle.edge, kept)
 
 
 def _name(item: Mapping[str, Any]) -> str:

@@ -3,8 +3,8 @@
 An operator that starts must not record a step twice, must find every credential that was announced and not
 confirmed, and must forget no revocation. All three follow from the entries, but a log has too many of them to
 be read on every start. So each bundle says beside its entries what of them matters: their ids and subjects,
-which of them announce a credential, and what they revoked. It is a copy: what is decided on is read from the
-entries themselves, and where it is missing, so is it.
+which of them announce a credential, and what they revoked. It is a copy: where it is missing, or not sealed
+by the log's key, the entries themselves are read.
 """
 
 from __future__ import annotations
@@ -12,16 +12,19 @@ from __future__ import annotations
 import base64
 import binascii
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from pilot_identity.core.audit.checkpoint import LogSigner, LogVerifier
 from pilot_identity.core.audit.entries import RecordedEntry, decode_entry
+from pilot_identity.core.audit.seal import is_sealed, seal
 from pilot_identity.core.audit.tiles import WIDTH
 from pilot_identity.core.resources.metadata import GROUP
 
 ANNOTATION = f"{GROUP}/recollection"
+SEAL_ANNOTATION = f"{GROUP}/recollection-seal"
 MAX_PACKED_CHARACTERS = 196_608
 """Three quarters of what all annotations of an object may have together (256 KiB)."""
 _MAX_UNPACKED_BYTES = 64 * MAX_PACKED_CHARACTERS
@@ -59,6 +62,25 @@ def pack(entries: Iterable[bytes]) -> str:
     compressor = zlib.compressobj(level=6, wbits=_GZIP)
     packed = base64.b64encode(compressor.compress(msgspec.json.encode(rows)) + compressor.flush()).decode()
     return packed if len(packed) <= MAX_PACKED_CHARACTERS else ""
+
+
+def annotated(first: int, entries: Iterable[bytes], signer: LogSigner) -> dict[str, str]:
+    """The annotations of the bundle from `first` on; none where what is kept would not fit."""
+    packed = pack(entries)
+    if not packed:
+        return {}
+    return {ANNOTATION: packed, SEAL_ANNOTATION: seal(signer, _what(first), packed.encode())}
+
+
+def sealed(first: int, found: Mapping[str, str], verifier: LogVerifier) -> str:
+    """What the annotations of the bundle from `first` on keep, packed; empty where it is not sealed."""
+    packed = found.get(ANNOTATION, "")
+    is_ours = is_sealed(found.get(SEAL_ANNOTATION, ""), verifier, _what(first), packed.encode())
+    return packed if is_ours else ""
+
+
+def _what(first: int) -> str:
+    return f"the recollection of the {WIDTH} entries from {first} on"
 
 
 def unpack(packed: str) -> Sequence[Recollection] | None:

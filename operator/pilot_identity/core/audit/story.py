@@ -2,15 +2,17 @@
 
 A grant is told from its namesakes by its UID: a name is used again, a UID never. What leads from an entry to
 its grant is in the entry: its subject's UID, an approval's `subject`, a child's `parent`, the grants for
-which a review is `owed`. A child may be told of before its parent is, so what cannot be placed yet is held.
+which a review is `owed`; the name or UID of an account that the operator did not know any more, which the
+grant's own entries announced. A child may be told of before its parent is, so what cannot be placed yet is
+held.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import reduce
 from types import MappingProxyType
@@ -18,6 +20,7 @@ from typing import Any
 
 from pilot_identity.core.audit.entries import EntryType, RecordedEntry
 from pilot_identity.core.audit.particulars import count, mapping, mappings, moment, text
+from pilot_identity.core.audit.uses import ACCOUNT, Line, Uses, uses_of, uses_of_account
 from pilot_identity.core.resources.metadata import Key
 from pilot_identity.core.resources.timestamps import format_timestamp
 
@@ -92,49 +95,6 @@ class Standing(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One entry and its index in the log."""
-
-    index: int
-    entry: RecordedEntry
-
-    @property
-    def type(self) -> str:
-        """What it tells."""
-        return self.entry.type
-
-
-@dataclass(frozen=True, slots=True)
-class Uses:
-    """Sums over entries on use.
-
-    Attributes:
-        requests: that the API server answered; `refused` those of them that it refused.
-        after_end: requests after the access was withdrawn; `allowed_after_end` those that were still done.
-        unknown_tokens: requests by tokens that the operator does not know as the grant's.
-        activities: what was reported, by kind.
-    """
-
-    requests: int = 0
-    refused: int = 0
-    after_end: int = 0
-    allowed_after_end: int = 0
-    unknown_tokens: int = 0
-    activities: Counter[str] = field(default_factory=Counter)
-
-    def __add__(self, other: Uses) -> Uses:
-        """Both together."""
-        return Uses(
-            self.requests + other.requests,
-            self.refused + other.refused,
-            self.after_end + other.after_end,
-            self.allowed_after_end + other.allowed_after_end,
-            self.unknown_tokens + other.unknown_tokens,
-            self.activities + other.activities,
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Story:
     """One grant, and the grants that were delegated from it.
 
@@ -186,7 +146,16 @@ class Story:
     @property
     def own(self) -> Uses:
         """How much the grant itself was used."""
-        return reduce(Uses.__add__, map(_uses, self.lines), Uses())
+        tokens = frozenset(
+            text(line.entry.data, "credential", "kubernetes", "credentialID").removeprefix("JTI=")
+            for line in self.section(Section.KUBERNETES)
+        )
+        ended_at = moment(self.closure, "withdrawnAt")
+        told = (
+            uses_of_account(line, tokens, ended_at) if line.is_of_an_account else uses_of(line)
+            for line in self.lines
+        )
+        return reduce(Uses.__add__, told, Uses())
 
     @property
     def chained(self) -> Uses:
@@ -210,6 +179,7 @@ class Family:
         self._keys: dict[str, Key] = {}
         self._parents: dict[str, str] = {}
         self._others: set[str] = set()
+        self._accounts: dict[str, str] = {}
         self._held: dict[str, list[Line]] = defaultdict(list)
         self._held_children: dict[str, dict[str, None]] = defaultdict(dict)
         self.last: Line | None = None
@@ -224,6 +194,8 @@ class Family:
             self._take_grant(line, key)
         elif key.kind == _APPROVAL:
             self._file(line, _approved(entry))
+        elif key.kind == ACCOUNT:
+            self._file(line, self._accounts.get(entry.subject) or self._accounts.get(entry.subject_uid, ""))
         elif entry.type in _REVIEWS:
             for grant in mappings(entry.data, "owed", "grants"):
                 self._file(line, text(grant, "uid"))
@@ -254,6 +226,11 @@ class Family:
         self._file(line, uid)
         if uid not in self._kept:
             self._place(uid, is_child="parent" in data)
+        access = mapping(data, "credential", "kubernetes")
+        if access and uid not in self._others:
+            self._accounts[str(Key(ACCOUNT, key.namespace, text(access, "serviceAccountName")))] = uid
+            if account_uid := text(access, "serviceAccountUID"):
+                self._accounts[account_uid] = uid
 
     def _place(self, uid: str, *, is_child: bool) -> None:
         parent = self._parents.get(uid)
@@ -324,10 +301,16 @@ def open_points(story: Story, as_of: dt.datetime, *, heard: bool = True) -> Iter
             else "the log has no word of the API server's at all, so what was asked of it is not known"
         )
     own = story.own
+    strange = sum(count(line.entry.data, "requests") for line in story.lines if line.is_of_an_account)
+    if strange:
+        yield f"requests by its account when the operator knew no such grant: {strange}"
+    if own.by_others:
+        yield f"requests that others made as its account: {own.by_others}"
     if own.unknown_tokens:
         yield f"requests with tokens that are not known to be the grant's: {own.unknown_tokens}"
     if own.allowed_after_end:
-        yield f"requests still allowed after its access was withdrawn: {own.allowed_after_end}"
+        about = f", {own.about_end} of them about when it was" if own.about_end else ""
+        yield f"requests still allowed after its access was withdrawn: {own.allowed_after_end}{about}"
 
 
 def _open_decision(story: Story) -> Iterator[str]:
@@ -372,19 +355,3 @@ def _approved(entry: RecordedEntry) -> str:
 def _unproven(closure: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     if not text(closure, "provenAt"):
         yield from (proof for proof in mappings(closure, "proofs") if proof.get("proven") is not True)
-
-
-def _uses(line: Line) -> Uses:
-    data = line.entry.data
-    if line.type == EntryType.ACTIVITY_RECORDED:
-        return Uses(activities=Counter(text(each, "kind") for each in mappings(data, "activities")))
-    if line.type != EntryType.ACCESS_SEEN:
-        return Uses()
-    strange = (token for token in mappings(data, "tokens") if token.get("isKnown") is not True)
-    return Uses(
-        requests=count(data, "requests"),
-        refused=count(data, "refused"),
-        after_end=count(data, "afterEnd", "requests"),
-        allowed_after_end=count(data, "afterEnd", "allowed"),
-        unknown_tokens=sum(count(token, "requests") for token in strange),
-    )

@@ -8,69 +8,51 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
+from pilot_identity.core.audit.announcement import Announcement, Kept, Place, Said
 from pilot_identity.core.audit.entries import EntryType, RecordedEntry
-from pilot_identity.core.resources.metadata import Key
-from pilot_identity.core.resources.task_grant import GrantCredentialStatus
+from pilot_identity.core.audit.live import account_of
+from pilot_identity.core.resources.metadata import Key, once
+from pilot_identity.core.resources.task_grant import Binding
 
-Place = tuple[str, str]
-"""Namespace and name."""
 _KEPT = 2
 """Announcements of a subject: a renewal, and what stands until it is released."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What one entry says of its subject."""
+class Step(Kept, frozen=True):
+    """One entry about its subject.
+
+    Attributes:
+        outcome: how a grant ended, by the entry that closed it.
+        is_proven: whether that entry says that the end is shown.
+    """
 
     index: int
     type: str
     time: dt.datetime
-    data: Mapping[str, Any]
+    outcome: str = ""
+    is_proven: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Announcement:
-    """A credential that an entry announced.
+class Decision(Kept, frozen=True):
+    """What allowed or denied a grant.
 
     Attributes:
-        said: the credential as the entry says it, without what no status has.
-        credential: the same, read; a pilot's has neither tokens nor Kubernetes access.
+        said: the decision as the entry says it.
+        stage, expires_at: of a grant that was issued; empty where it was denied.
     """
 
     index: int
-    time: dt.datetime
-    said: Mapping[str, Any]
-    credential: GrantCredentialStatus
-
-    @classmethod
-    def of(cls, index: int, entry: RecordedEntry) -> Announcement:
-        """Read it off its entry.
-
-        Raises:
-            KeyError, msgspec.ValidationError: the entry announces nothing that this version can read.
-        """
-        said = {name: value for name, value in entry.data["credential"].items() if name != "publicKeySHA256"}
-        told = {**said, "secretUID": "", "auditIndex": index}
-        return cls(index, entry.time, said, msgspec.convert(told, GrantCredentialStatus))
-
-    @property
-    def lapses_at(self) -> dt.datetime:
-        """Until when anything of it would be believed."""
-        one = self.credential
-        ends = [one.not_after, *(token.not_after for token in one.tokens if token.not_after is not None)]
-        if one.kubernetes is not None:
-            ends.append(one.kubernetes.not_after)
-        return max(ends)
+    said: Said
+    stage: str = ""
+    expires_at: str = ""
 
 
-@dataclass(slots=True)
-class Told:
+class Told(msgspec.Struct, gc=False):
     """All that matters of what the log says of one grant or pilot.
 
     Attributes:
@@ -85,9 +67,8 @@ class Told:
 
     key: Key
     uid: str
-    announced: list[Announcement] = field(default_factory=list)
-    decision: Step | None = None
-    issued: Step | None = None
+    announced: tuple[Announcement, ...] = ()
+    decision: Decision | None = None
     withdrawn: Step | None = None
     end: Step | None = None
     proven: Step | None = None
@@ -95,15 +76,23 @@ class Told:
     stage: str = ""
 
     @property
+    def newest(self) -> Announcement | None:
+        """The credential that was announced last; `None` where there is none."""
+        return self.announced[-1] if self.announced else None
+
+    @property
     def current(self) -> Announcement | None:
         """What is out by the log's word, or may be about to be; `None` where nothing is."""
-        is_out = self.announced and self.end is None and self.withdrawn is None
-        return self.announced[-1] if is_out else None
+        return self.newest if self.end is None and self.withdrawn is None else None
 
     @property
     def taken_back(self) -> Step | None:
         """What took back all that was out."""
         return self.end if self.end is not None else self.withdrawn
+
+    def announcement(self, credential_id: str) -> Announcement | None:
+        """The announcement of a credential, where it is one of the newest."""
+        return next((one for one in self.announced if one.id == credential_id), None)
 
 
 class Record:
@@ -111,20 +100,26 @@ class Record:
 
     Attributes:
         subjects: by UID.
-        credentials: the subject of each credential that was ever announced, and its entry's index.
+        credentials: whose each credential is that was ever announced.
         abandoned: credentials that were announced and never released, and the entries that say so.
-        accounts, bindings: whose a ServiceAccount or RoleBinding is, by its place.
+        accounts: whose a ServiceAccount is, by its name, which no two grants share.
+        unbound: RoleBindings that were announced with a credential that was abandoned.
         unread: entries that announce or end something in a way that this version cannot read.
         pending: subjects of which not everything is known; nothing can be said of what is theirs.
         pending_accounts: the names of their ServiceAccounts, with which the names of their bindings begin.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, of_secrets: bool = True) -> None:
+        """Begin with nothing; without `of_secrets` no credential is kept once another took its place.
+
+        Whoever may list no Secrets needs none, and a pilot's identity is renewed for years.
+        """
+        self._of_secrets = of_secrets
         self.subjects: dict[str, Told] = {}
-        self.credentials: dict[str, tuple[str, int]] = {}
+        self.credentials: dict[str, Told] = {}
         self.abandoned: dict[str, int] = {}
-        self.accounts: dict[Place, str] = {}
-        self.bindings: dict[Place, str] = {}
+        self.accounts: dict[str, Told] = {}
+        self.unbound: dict[Place, Told] = {}
         self.unread: list[int] = []
         self.pending: Collection[str] = frozenset()
         self.pending_accounts: Collection[str] = frozenset()
@@ -136,7 +131,9 @@ class Record:
             return
         told = self.subjects.get(entry.subject_uid)
         if told is None:
-            told = self.subjects[entry.subject_uid] = Told(Key.parse(entry.subject), entry.subject_uid)
+            key = Key.parse(entry.subject)
+            key = Key(once(key.kind), once(key.namespace), key.name)
+            told = self.subjects[entry.subject_uid] = Told(key, entry.subject_uid)
         try:
             take(self, told, index, entry)
         except (KeyError, TypeError, AttributeError, msgspec.ValidationError):
@@ -147,23 +144,51 @@ class Record:
         gone = {uid for uid in uids if self.subjects.pop(uid, None) is not None}
         if not gone:
             return
-        self.credentials = {one: of for one, of in self.credentials.items() if of[0] not in gone}
+        self.credentials = {one: of for one, of in self.credentials.items() if of.uid not in gone}
         self.abandoned = {one: at for one, at in self.abandoned.items() if one in self.credentials}
-        for places in (self.accounts, self.bindings):
-            for place in [place for place, uid in places.items() if uid in gone]:
-                del places[place]
+        self.accounts = {one: of for one, of in self.accounts.items() if of.uid not in gone}
+        self.unbound = {one: of for one, of in self.unbound.items() if of.uid not in gone}
+
+    def account(self, place: Place) -> Told | None:
+        """Whose account was announced at a place; `None` where none was."""
+        told = self.accounts.get(place[1])
+        return told if told is not None and told.key.namespace == place[0] else None
+
+    def binding(self, place: Place) -> tuple[Told | None, Announcement | None, Binding | None]:
+        """Whose binding was announced at a place, by which credential that was not abandoned, and what."""
+        told = self.accounts.get(account_of(place[1]))
+        for one in reversed(told.announced if told is not None else ()):
+            binding = one.access.binding(place) if one.access is not None else None
+            if binding is not None:
+                return told, one, binding
+        return self.unbound.get(place), None, None
+
+    def confirm(self, uid: str, credential_id: str) -> None:
+        """Note that a credential was released, so that what stood before it will not stand again."""
+        told = self.subjects.get(uid)
+        if told is not None and told.newest is not None and told.newest.id == credential_id:
+            told.announced = told.announced[-1:]
 
     def announce(self, told: Told, index: int, entry: RecordedEntry) -> None:
         """Note a credential."""
-        announcement = Announcement.of(index, entry)
-        one = announcement.credential
-        told.announced = [*told.announced, announcement][-_KEPT:]
+        before = told.newest.access if told.newest is not None else None
+        # A Secret is mostly named like its grant, and the account stays.
+        one = Announcement.of(index, entry).sharing(told.key.name, before)
+        told.announced = (*told.announced, one)[-_KEPT:]
         told.withdrawn = None
-        self.credentials[one.id] = told.uid, index
-        if one.kubernetes is not None:
-            self.accounts[told.key.namespace, one.kubernetes.service_account_name] = told.uid
-            for binding in one.kubernetes.bindings:
-                self.bindings[binding.namespace, binding.name] = told.uid
+        if self._of_secrets:
+            self.credentials[one.id] = told
+        if one.access is not None:
+            self.accounts[one.access.account] = told
+
+    def abandon(self, told: Told, one: Announcement) -> None:
+        """Note that a credential was never released."""
+        told.announced = tuple(each for each in told.announced if each is not one)
+        for binding in one.access.bindings if one.access is not None else ():
+            self.unbound[binding.namespace, binding.name] = told
+        if told.decision is not None and told.decision.index == one.index:
+            # What was decided with it never came to be; the next announcement, or the denial, decides again.
+            told.decision = None
 
 
 def needed(steps: Mapping[str, int]) -> frozenset[int]:
@@ -188,9 +213,9 @@ _TURNS = ("suspended/", "unreadable/", "stage/", "changed/")
 
 def _issued(record: Record, told: Told, index: int, entry: RecordedEntry) -> None:
     record.announce(told, index, entry)
-    told.decision = _step(index, entry, entry.data["decision"])
-    told.issued = _step(index, entry, {name: entry.data[name] for name in ("stage", "expiresAt")})
-    told.digest = entry.data["grantDigest"]
+    data = entry.data
+    told.decision = Decision(index, Said.of(data["decision"]), once(data["stage"]), once(data["expiresAt"]))
+    told.digest = data["grantDigest"]
 
 
 def _renewed(record: Record, told: Told, index: int, entry: RecordedEntry) -> None:
@@ -204,18 +229,16 @@ def _identified(record: Record, told: Told, index: int, entry: RecordedEntry) ->
 
 def _abandoned(record: Record, told: Told, index: int, entry: RecordedEntry) -> None:
     credential_id = entry.data["abandoned"]["id"]
-    record.abandoned[credential_id] = index
-    left = [one for one in told.announced if one.credential.id != credential_id]
-    indices = {one.index for one in told.announced} - {one.index for one in left}
-    told.announced = left
-    if told.decision is not None and told.decision.index in indices:
-        # What was decided with it never came to be; the next announcement, or the denial, decides again.
-        told.decision = told.issued = None
+    if credential_id in record.credentials:
+        record.abandoned[credential_id] = index
+    one = told.announcement(credential_id)
+    if one is not None:
+        record.abandon(told, one)
 
 
 def _denied(_: Record, told: Told, index: int, entry: RecordedEntry) -> None:
-    told.decision = _step(index, entry, entry.data["decision"])
-    told.end = _step(index, entry, {})
+    told.decision = Decision(index, Said.of(entry.data["decision"]))
+    told.end = _step(index, entry)
     told.digest = entry.data["grantDigest"]
 
 
@@ -232,20 +255,21 @@ def _changed(_: Record, told: Told, index: int, entry: RecordedEntry) -> None:  
 
 
 def _moved(_: Record, told: Told, index: int, entry: RecordedEntry) -> None:
-    told.withdrawn = _step(index, entry, {})
+    told.withdrawn = _step(index, entry)
     told.stage = entry.data["stage"]
 
 
 def _suspended(_: Record, told: Told, index: int, entry: RecordedEntry) -> None:
-    told.withdrawn = _step(index, entry, {})
+    told.withdrawn = _step(index, entry)
 
 
 def _retired(_: Record, told: Told, index: int, entry: RecordedEntry) -> None:
-    told.end = _step(index, entry, {})
+    told.end = _step(index, entry)
 
 
-def _step(index: int, entry: RecordedEntry, data: Mapping[str, Any]) -> Step:
-    return Step(index, entry.type, entry.time, data)
+def _step(index: int, entry: RecordedEntry, closure: Mapping[str, Any] = MappingProxyType({})) -> Step:
+    outcome = once(str(closure.get("outcome", "")))
+    return Step(index, once(entry.type), entry.time, outcome, "provenAt" in closure)
 
 
 _TAKES: Mapping[str, Callable[[Record, Told, int, RecordedEntry], None]] = MappingProxyType(

@@ -14,92 +14,34 @@ from __future__ import annotations
 import hmac
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import replace
 
 import msgspec
-import rfc8785
 
+from pilot_identity.core.audit.beside import about_edge, about_kept, about_recollection, is_kept_of
+from pilot_identity.core.audit.canonical import is_canonical
 from pilot_identity.core.audit.checkpoint import Checkpoint, CheckpointError, LogVerifier
 from pilot_identity.core.audit.diagnosis import swapped, why_not_ours
 from pilot_identity.core.audit.findings import Finding, Flaw, Report
 from pilot_identity.core.audit.merkle import Frontier, leaf_hash
+from pilot_identity.core.audit.parts import (
+    Beginning,
+    Headless,
+    LogSource,
+    Part,
+    Segment,
+    StoredHead,
+    StoredTile,
+    Unlike,
+    Unlisted,
+    Unreadable,
+)
 from pilot_identity.core.audit.proofs import Tree, join
+from pilot_identity.core.audit.recollection import Recollection
 from pilot_identity.core.audit.tiles import HEIGHT, WIDTH, Tile, tile_root
 
 MAX_FINDINGS = 1000
 """More of them help nobody, and a hostile log must not fill the reader's memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A run of entries as it lies in one place.
-
-    Attributes:
-        where: the ConfigMap or file.
-        first: the index of its first entry, as its name says.
-        leaves: their hashes as a tile of level 0 tells them; empty where none is stored.
-        tile: where that tile is.
-        note: the signed head stored beside the entries; empty where none is.
-    """
-
-    where: str
-    first: int
-    entries: tuple[bytes, ...]
-    leaves: tuple[bytes, ...] = ()
-    tile: str = ""
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredHead:
-    """A signed head that stands by itself."""
-
-    where: str
-    note: str
-
-
-@dataclass(frozen=True, slots=True)
-class Beginning:
-    """Where what is read begins, because the entries before are archived and were not asked for.
-
-    Attributes:
-        edge: the right edge of the tree of the first `size` entries, the largest subtree first.
-        note: the signed head over them.
-    """
-
-    where: str
-    size: int
-    edge: tuple[bytes, ...]
-    note: str
-
-
-@dataclass(frozen=True, slots=True)
-class StoredTile:
-    """A tile of level 1 or higher."""
-
-    where: str
-    tile: Tile
-    hashes: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """A part that is there but is not what its name says."""
-
-    where: str
-    message: str
-
-
-Part = Beginning | Segment | StoredHead | StoredTile | Unreadable
-
-
-class LogSource(Protocol):
-    """Where a log is stored: ConfigMaps, a directory, a web server."""
-
-    def parts(self) -> Iterator[Part]:
-        """Yield every part: the beginning, lone heads, then higher tiles, then segments in their order."""
-        ...
 
 
 class _Envelope(msgspec.Struct, frozen=True, gc=False):
@@ -148,8 +90,18 @@ def verify(
 class Verification:
     """A verification under way: parts go in as they are read, the report says how it stands."""
 
-    def __init__(self, verifier: LogVerifier, seen: Checkpoint | None = None) -> None:
+    def __init__(
+        self, verifier: LogVerifier, seen: Checkpoint | None = None, *, may_be_older: bool = False
+    ) -> None:
+        """Begin.
+
+        Args:
+            verifier: of the log's key.
+            seen: the head that an earlier verification saw.
+            may_be_older: whether this is a copy that may have been made before that, and not the log itself.
+        """
         self.tree = Tree()
+        self._may_be_older = may_be_older
         self._verifier = verifier
         self._seen = seen
         self._goes_on: bool | None = None
@@ -164,6 +116,7 @@ class Verification:
         self._upper: dict[tuple[int, int], StoredTile] = {}
         self._disputed: dict[int, bytes] = {}
         self._ids: dict[str, int] = {}
+        self._kept: dict[int, list[Recollection]] = {}
 
     def absorb(self, part: Part) -> Iterable[tuple[int, bytes]]:
         """Take in the next part; returns the entries that are new with it, with their indices."""
@@ -175,6 +128,14 @@ class Verification:
                 self._open(part.note, part.where)
             case StoredTile():
                 self._upper[part.tile.level, part.tile.index] = part
+            case Unlisted():
+                message = "it goes on from the log's end, and lacks the label by which the log is listed"
+                self._find(Flaw.UNLISTED, part.where, part.first, message)
+            case Headless():
+                message = f"none reaches size {part.size}, but it is never deleted: it is gone, or hidden"
+                self._find(Flaw.TAIL_TRUNCATED, "the newest group", part.size, message)
+            case Unlike():
+                self._find(Flaw.COPY_DIFFERS, part.where, part.index, part.message)
             case Unreadable():
                 self._find(Flaw.UNREADABLE, part.where, -1, part.message)
             case Segment():
@@ -201,25 +162,25 @@ class Verification:
 
     def _begin(self, part: Beginning) -> None:
         """Take the log up at a signed head. Where something was read before, it is a head like others."""
-        checkpoint = self._open(part.note, part.where)
-        if checkpoint is None or self._next:
-            return
-        if (checkpoint.size, checkpoint.root) != (part.size, join(part.edge)):
-            self._find(
-                Flaw.ROOT_MISMATCH,
-                part.where,
-                -1,
-                f"its edge at size {part.size} makes root {join(part.edge).hex()}, signed is "
-                f"{checkpoint.root.hex()} at size {checkpoint.size}",
-            )
-            return
-        self.tree = Tree.beginning(part.size, part.edge)
-        self._next = part.size
-        self._prove(checkpoint, part.note)
-        self._keep_promises(part.size - 1)
+        archived = part.archived
+        checkpoint = self._open(archived.note, part.where)
+        wrong = list(about_edge(part.where, archived.size, archived.edge, checkpoint))
+        for finding in (*wrong, *about_kept(part.where, archived, self._verifier)):
+            self._add(finding)
+        if part.is_read:
+            for one in archived.kept:
+                self._kept.setdefault(one.index, []).append(one.row)
+        elif checkpoint is not None and not wrong and not self._next:
+            self.tree = Tree.beginning(archived.size, archived.edge)
+            self._next = archived.size
+            self._prove(checkpoint, archived.note)
+            self._keep_promises(archived.size - 1)
 
     def _absorb_segment(self, segment: Segment) -> Iterable[tuple[int, bytes]]:
-        checkpoint = self._open(segment.note, segment.where) if segment.note else None
+        checkpoint = None
+        if segment.note or segment.edge is not None:
+            checkpoint = self._open(segment.note, segment.where)
+        self._look_beside(segment, checkpoint)
         hashed = [leaf_hash(entry) for entry in segment.entries]
         if segment.first > self._next:
             self._find(
@@ -252,6 +213,27 @@ class Verification:
         for offset, entry in enumerate(segment.entries):
             self._inspect(entry, segment.first + offset, segment.where)
         return list(enumerate(segment.entries, start=segment.first))
+
+    def _look_beside(self, segment: Segment, checkpoint: Checkpoint | None) -> None:
+        """Hold to a segment what stands beside it, and it to where it stands."""
+        where, end = segment.where, segment.first + len(segment.entries)
+        if segment.edge is not None:
+            for finding in about_edge(where, segment.first + WIDTH, segment.edge, checkpoint):
+                self._add(finding)
+        elif not segment.leaves and end <= self.tree.start:
+            message = (
+                f"its entries {segment.first} to {end - 1} are archived; with the archive it is compared"
+            )
+            self._find(Flaw.STRAY_GROUP, where, segment.first, message)
+        elif not segment.leaves and end <= self._next and checkpoint is not None and checkpoint.size != end:
+            # All that it has is known, so that nothing is grown with it; it was more once, or less.
+            flaw = Flaw.ENTRY_DROPPED if checkpoint.size > end else Flaw.ENTRY_ADDED
+            message = f"its signed head is of size {checkpoint.size}, its entries end at {end}"
+            self._find(flaw, where, segment.first, message)
+        if segment.recollection:
+            found = about_recollection(where, segment.first, segment.entries, segment.recollection)
+            for finding in found:
+                self._add(finding)
 
     def _compare_with_known(self, segment: Segment, hashed: Sequence[bytes]) -> None:
         """What overlaps must be the same: a group that outlived its compaction, or a fork."""
@@ -485,7 +467,7 @@ class Verification:
                 f"it signs {furthest} entries, only {self._next} are there",
             )
         seen = self._seen
-        if seen is not None and seen.size > self._next:
+        if seen is not None and seen.size > self._next and not self._may_be_older:
             yield Finding(
                 Flaw.TAIL_TRUNCATED,
                 "the head that was seen before",
@@ -512,11 +494,11 @@ class Verification:
     def _inspect(self, entry: bytes, index: int, where: str) -> None:
         try:
             envelope = _DECODER.decode(entry)
-            is_canonical = _is_canonical(entry)
-        except (msgspec.MsgspecError, UnicodeDecodeError, rfc8785.CanonicalizationError) as error:
+            is_in_form = is_canonical(entry)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             self._find(Flaw.ENTRY_MALFORMED, where, index, f"entry {index} is no CloudEvent: {error}")
             return
-        if not is_canonical:
+        if not is_in_form:
             self._find(
                 Flaw.ENTRY_MALFORMED, where, index, f"entry {index} is not in canonical form (RFC 8785)"
             )
@@ -527,21 +509,16 @@ class Verification:
         if known != index:
             message = f"entry {index} has the id {envelope.id!r} of entry {known}"
             self._find(Flaw.ENTRY_REPEATED, where, index, message)
+        if not all(is_kept_of(entry, row) for row in self._kept.pop(index, ())):
+            message = f"what is kept of entry {index}, which is archived, is not what that entry says"
+            self._find(Flaw.RECOLLECTION_REPLACED, where, index, message)
 
     def _find(self, flaw: Flaw, where: str, index: int, message: str) -> None:
+        self._add(Finding(flaw, where, index, message))
+
+    def _add(self, finding: Finding) -> None:
         if len(self._findings) < MAX_FINDINGS:
-            self._findings.append(Finding(flaw, where, index, message))
+            self._findings.append(finding)
 
 
 _DECODER = msgspec.json.Decoder(_Envelope)
-_ENCODER = msgspec.json.Encoder(order="sorted")
-
-
-def _is_canonical(entry: bytes) -> bool:
-    """Whether these bytes are the one encoding of what they say.
-
-    msgspec's sorted encoding is RFC 8785's but for some floats and for names outside the basic plane, and is
-    twenty times as fast; where the two may differ, the slow one decides.
-    """
-    decoded = msgspec.json.decode(entry)
-    return _ENCODER.encode(decoded) == entry or rfc8785.dumps(decoded) == entry

@@ -82,6 +82,16 @@ def announcement_of(entry: RecordedEntry) -> Announcement | None:
     return msgspec.convert(credential, Announcement) if isinstance(credential, dict) else None
 
 
+def stage_announced(entry: RecordedEntry, beyond: int) -> str:
+    """The stage of a pilot's announced credential that its status may not know; empty where it does.
+
+    `beyond` is the number of the last credential that the status knows.
+    """
+    announcement = announcement_of(entry)
+    is_unknown = announcement is not None and announcement.issuance > beyond
+    return str(entry.data.get("stage", "")) if is_unknown else ""
+
+
 def abandon(announced: Announced, moment: Moment) -> Entry:
     """The entry that says that the announced credential was not found in its place."""
     return Entry(

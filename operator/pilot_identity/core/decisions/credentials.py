@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pilot_identity.core.decisions.fresh import Moment
+from pilot_identity.core.decisions.key_steps import CLOCK_SKEW
 from pilot_identity.core.decisions.plan import CredentialOrder, TokenOrder
-from pilot_identity.core.decisions.stages import CLOCK_SKEW
 from pilot_identity.core.resources import PilotIdentity, StagePolicy, TaskGrant
 from pilot_identity.core.resources.pilot_identity import AccessEntry
 from pilot_identity.core.resources.task_grant import AskedAccess
@@ -39,6 +39,7 @@ def pilot_order(
         serial=moment.serial,
         not_before=start - CLOCK_SKEW,
         not_after=min(start + stage.spec.credentials.x509_ttl, ca_not_after),
+        generation=stage.status.signing,
     )
 
 
@@ -76,6 +77,7 @@ def grant_order(  # noqa: PLR0913 - each is one fact of the grant; a parameter o
         not_after=min(start + lifetimes.x509_ttl, end),
         tokens=() if pem else _tokens(grant, pilot, stage, token_end, moment, chain),
         public_key=requested_key(pem) if pem else None,
+        generation=stage.status.signing,
     )
 
 

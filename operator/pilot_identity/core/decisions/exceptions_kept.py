@@ -45,6 +45,8 @@ from pilot_identity.core.resources.pilot_identity import (
 )
 from pilot_identity.core.resources.timestamps import format_timestamp
 
+_BY_NO_DEFINITION: Mapping[str, int] = {}
+
 
 def next_end(pilot: PilotIdentity, now: dt.datetime) -> dt.datetime | None:
     """When the next exception ends by itself."""
@@ -225,7 +227,12 @@ class _Keeping:
     def _drop(self, known: ExceptionStatus, declared: PilotException | None) -> None:
         """End one that is not there any more; the next pass asks for what stands in its place."""
         if known.is_open:
-            self._tell_end(known, self._why_dropped(known, declared))
+            # Whoever reads the log must know by which definitions: they may be taken back at once.
+            by = {
+                "generation": self.pilot.metadata.generation,
+                "policyGeneration": self.stage.metadata.generation,
+            }
+            self._tell_end(known, self._why_dropped(known, declared), by)
 
     def _why_dropped(self, known: ExceptionStatus, declared: PilotException | None) -> str:
         """What became of it, as far as that can be told."""
@@ -240,8 +247,8 @@ class _Keeping:
             "the pilot's stage or reach, or how the stage wants it approved"
         )
 
-    def _tell_end(self, known: ExceptionStatus, why: str) -> None:
-        self.entries.append(_ended(self.pilot, known, why, self.moment.now))
+    def _tell_end(self, known: ExceptionStatus, why: str, by: Mapping[str, int] = _BY_NO_DEFINITION) -> None:
+        self.entries.append(_ended(self.pilot, known, why, self.moment.now, by))
         is_early = known.state is ExceptionState.IN_FORCE and self.moment.now < known.until
         self._tell(Reason.EXCEPTION_ENDED, known.rule, why, warning=is_early)
 
@@ -267,9 +274,16 @@ def _facts(known: ExceptionStatus) -> dict[str, Any]:
     }
 
 
-def _ended(pilot: PilotIdentity, known: ExceptionStatus, why: str, now: dt.datetime) -> Entry:
+def _ended(
+    pilot: PilotIdentity,
+    known: ExceptionStatus,
+    why: str,
+    now: dt.datetime,
+    by: Mapping[str, int] = _BY_NO_DEFINITION,
+) -> Entry:
     data: dict[str, Any] = {
         **_facts(known),
+        **by,
         "why": cut(why),
         "wasInForce": known.state is ExceptionState.IN_FORCE,
     }

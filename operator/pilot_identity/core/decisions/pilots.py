@@ -43,6 +43,9 @@ from pilot_identity.core.resources.pilot_identity import BundleStatus, PilotIden
 TAKEN_RECHECK = dt.timedelta(minutes=1)
 """How soon a name that is taken by a foreign object is looked at again; foreign objects are not watched."""
 
+NOT_KNOWN_TO_BE_PUBLISHED = 0
+"""The sequence of a bundle of which nobody knows what is in it; those of bundles begin with 1."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Case:
@@ -111,7 +114,7 @@ class _Case:
         bundle = self.pilot.status.bundle
         if bundle is None or bundle.stage == stage or bundle.stage in self.seen.stages_of_neighbours:
             return ()
-        return (RemoveBundle(self.pilot.metadata.namespace, bundle.stage),)
+        return (RemoveBundle(self.owner, bundle.stage),)
 
 
 def decide_pilot(seen: PilotSeen, moment: Moment) -> Plan:
@@ -120,6 +123,8 @@ def decide_pilot(seen: PilotSeen, moment: Moment) -> Plan:
     It is looked at again when a review is overdue, and when an exception ends.
     """
     plan = _decide(seen, moment)
+    if plan.status is None and not plan.withdraw and not plan.let_go:
+        plan = _brought_up_to_date(_Case(seen, moment), plan)
     if seen.pilot.metadata.is_deleting:
         return plan
     deadline = deadline_of(seen.pilot, seen.stages.get(seen.pilot.status.stage))
@@ -163,12 +168,28 @@ def _live(case: _Case) -> Plan:
     return _maintain(case, placed, placed.stage)
 
 
+def _brought_up_to_date(case: _Case, plan: Plan) -> Plan:
+    """Publish a bundle anew that is not the stage's any more, whatever else is the matter with the pilot.
+
+    Who reads it may have nothing to do with this pilot, and must know a key before it signs.
+    """
+    bundle = case.pilot.status.bundle
+    if bundle is None or case.pilot.metadata.is_deleting:
+        return plan
+    sequence = case.seen.bundle_sequences.get(bundle.stage, bundle.sequence)
+    if sequence == bundle.sequence:
+        return plan
+    published = msgspec.structs.replace(bundle, sequence=sequence)
+    wanted = msgspec.structs.replace(case.pilot.status, bundle=published)
+    publish = PublishBundle(case.pilot.metadata.namespace, bundle.stage)
+    return replace(plan, prepare=(*plan.prepare, publish), status=lambda _: wanted)
+
+
 def _adopt(case: _Case, announced: Announced) -> Plan:
     """The announced credential was released before the status said so: say so now, then look again."""
     status = case.pilot.status
     recorded = msgspec.convert(adopted(announced), CredentialStatus)
     stage = str(announced.entry.data["stage"])
-    sequence = case.seen.bundle_sequences.get(stage)
     message = f"has identity {recorded.spiffe_id}"
     ready = Finding(ConditionType.READY, status=True, reason=Reason.IDENTITY_ISSUED, message=message)
     wanted = msgspec.structs.replace(
@@ -180,7 +201,7 @@ def _adopt(case: _Case, announced: Announced) -> Plan:
         digest=str(announced.entry.data["pilotDigest"]),
         credential=recorded,
         issuances=recorded.issuance,
-        bundle=None if sequence is None else BundleStatus(stage, bundle_name(stage), sequence),
+        bundle=_adopted_bundle(status, stage),
     )
     note = f"{recorded.spiffe_id} (audit entry {announced.index})"
     return Plan(
@@ -188,6 +209,13 @@ def _adopt(case: _Case, announced: Announced) -> Plan:
         notices=(case.notice(Reason.IDENTITY_ISSUED, "Issue", note),),
         recheck_at=case.moment.now,
     )
+
+
+def _adopted_bundle(status: PilotIdentityStatus, stage: str) -> BundleStatus:
+    """Name the bundle of the stage, so that it stays; one that a status did not name is published again."""
+    if status.bundle is not None and status.bundle.stage == stage:
+        return status.bundle
+    return BundleStatus(stage, bundle_name(stage), NOT_KNOWN_TO_BE_PUBLISHED)
 
 
 def _abandon(case: _Case, announced: Announced) -> Plan:

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 from pilot_identity.core.audit.entries import Entry
+from pilot_identity.core.decisions.stage_keys import OLDEST
 from pilot_identity.core.resources.conditions import Reason
 from pilot_identity.core.resources.metadata import Key, View
 from pilot_identity.core.resources.task_grant import Binding, Proof
+from pilot_identity.core.spiffe.bundle import DEFAULT_REFRESH_HINT
 from pilot_identity.core.spiffe.ids import SpiffeId, TrustDomain
 from pilot_identity.core.spiffe.keys import VerificationKey
 from pilot_identity.core.spiffe.revocation import Revoked
@@ -41,9 +43,9 @@ class DeleteCredential:
 
 @dataclass(frozen=True, slots=True)
 class RemoveBundle:
-    """Delete a stage's bundle from a namespace where no pilot needs it any more."""
+    """Delete a stage's bundle from the namespace of a pilot that leaves it, if no other needs it there."""
 
-    namespace: str
+    owner: Owner
     stage: str
 
 
@@ -211,6 +213,7 @@ class CredentialOrder:
     Attributes:
         public_key: the workload's own, to be certified as it is; `None` where a key is to be made. With it
             nothing but the certificate is made: no private key, and no file that would have to be kept.
+        generation: of the stage's keys, to sign with.
     """
 
     id: str
@@ -222,6 +225,7 @@ class CredentialOrder:
     tokens: tuple[TokenOrder, ...] = ()
     kubernetes: AccountOrder | None = None
     public_key: VerificationKey | None = None
+    generation: int = OLDEST
 
 
 class Announce(Protocol):
@@ -256,10 +260,11 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class KeyOrder:
-    """A stage's keys to be made, announced, and only then stored.
+    """A generation of a stage's keys to be made, announced, and only then stored.
 
     Attributes:
         announce: makes the entry from the public fingerprints of the keys.
+        rotate: the stage's word that it is made under.
     """
 
     owner: Owner
@@ -268,6 +273,17 @@ class KeyOrder:
     not_before: dt.datetime
     not_after: dt.datetime
     announce: Callable[[Mapping[str, str]], Entry]
+    generation: int = 1
+    rotate: str = ""
+    refresh_hint: dt.timedelta = DEFAULT_REFRESH_HINT
+
+
+@dataclass(frozen=True, slots=True)
+class RetireKeys:
+    """A generation of a stage's keys to be deleted, and so to leave the bundle."""
+
+    stage: str
+    generation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +326,7 @@ class Plan:
         make_keys: a stage's keys to make.
         entries: to commit in one group, together with what `release` announces.
         release: a credential to release once its entry is durable.
+        retire_keys: a generation of keys to delete once its entry is durable.
         status: makes the status to write from what applying the steps before it told.
         notices: to tell people.
         let_go: take our finalizer off: nothing is left to withdraw.
@@ -326,6 +343,7 @@ class Plan:
     make_keys: KeyOrder | None = None
     entries: tuple[Entry, ...] = ()
     release: Release | None = None
+    retire_keys: RetireKeys | None = None
     status: Callable[[Outcome], View] | None = None
     notices: tuple[Notice, ...] = ()
     let_go: bool = False

@@ -1,8 +1,9 @@
 """Replay: a decision of the log made again, from the log alone and with the code of today.
 
 An entry with a decision has an observation (`grants.observing`); the definitions that it names stand in
-earlier entries. Both together are what was decided upon, and `grants.deciding` decides it again. Nothing else
-is asked, no cluster and no clock: whoever has the log can do it, years later.
+earlier entries. Both together are what was decided upon, and `grants.deciding` decides it again. What was
+looked at, and what was given, is held to the entries before it (`consistency`). Nothing else is asked, no
+cluster and no clock: whoever has the log can do it, years later.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from typing import Any, Protocol
 import msgspec
 
 from pilot_identity.core.audit.entries import EntryType, RecordedEntry
+from pilot_identity.core.decisions.consistency import Remade, Told, contradictions_of, mismatches_of
 from pilot_identity.core.decisions.given import VERDICT
 from pilot_identity.core.decisions.grants.deciding import decide
-from pilot_identity.core.decisions.grants.observing import Observation, misnamed, request_from
+from pilot_identity.core.decisions.grants.observing import Observation, request_from
 from pilot_identity.core.decisions.grants.seen import Request
+from pilot_identity.core.decisions.history import History, Notes
 from pilot_identity.core.resources import ResourceError
-from pilot_identity.core.resources.digests import digest_json, grant_digest
+from pilot_identity.core.resources.digests import digest_json
 from pilot_identity.core.resources.task_grant import CheckResult, DecisionStatus
 
 DECIDING = frozenset({EntryType.GRANT_DECIDED, EntryType.GRANT_DENIED, EntryType.GRANT_ISSUED})
@@ -33,8 +36,8 @@ _DEFINITION_IN: Mapping[str, str] = {
 }
 
 
-class Shelf(Protocol):
-    """Keeps definitions by their digests; there are as many as a log has, so it need not be in memory."""
+class Shelf(Notes, Protocol):
+    """Keeps definitions by their digests, and notes; as many as a log has, so they need not be in memory."""
 
     def keep(self, digest: str, definition: bytes) -> None:
         """Keep a definition, JSON; one that is there already stays."""
@@ -51,7 +54,7 @@ class Verdict(StrEnum):
     AGREES = "agrees"
     """Today's code decides the same."""
     DIFFERS = "differs"
-    """It decides otherwise, or what was looked at is not what the entry vouches for."""
+    """It decides otherwise, or what was looked at or given is not what the log says, or what follows."""
     CANNOT = "cannot be replayed"
     """The log does not have all that was decided upon."""
 
@@ -78,7 +81,9 @@ class Replayed:
         index: of its entry.
         now: `None` where it cannot be made again; `why` says exactly why not then.
         version: of the operator that decided, as far as the log says.
-        mismatches: the entry's fields that are not those of what was looked at.
+        mismatches: the entry's fields that do not agree with what was looked at, the entries before it, or
+            what follows from its decision.
+        is_unfounded: whether it issued something and does not say on which checks, or at what they looked.
     """
 
     index: int
@@ -88,22 +93,29 @@ class Replayed:
     why: str = ""
     version: str = ""
     mismatches: tuple[str, ...] = ()
+    is_unfounded: bool = False
 
     @property
     def verdict(self) -> Verdict:
-        """Whether both are the same decision, on what the entry is about.
+        """Whether both are the same decision, on what the log says."""
+        if self.mismatches or self.is_other:
+            return Verdict.DIFFERS
+        return Verdict.CANNOT if self.now is None else Verdict.AGREES
 
-        They are if they come to the same outcome, for the same reason, on the word of the same people, and no
-        check that both asked answers otherwise. Words may differ, and a check may be new, or gone, that has
-        nothing against it: that is another version of the program, and the same decision.
+    @property
+    def is_other(self) -> bool:
+        """Whether it was made again, and is another decision.
+
+        It is the same if it comes to the same outcome, for the same reason, on the word of the same people,
+        and no check that both asked answers otherwise. Words may differ, and a check may be new, or gone,
+        that has nothing against it: that is another version of the program, and the same decision.
         """
         then, now = self.then, self.now
         if now is None:
-            return Verdict.CANNOT
+            return False
         outcome = (then.allowed, then.reason, then.approvals, then.owners)
         is_same = outcome == (now.allowed, now.reason, now.approvals, now.owners)
-        is_other = any(compared.is_other for compared in self.checks())
-        return Verdict.AGREES if is_same and not is_other and not self.mismatches else Verdict.DIFFERS
+        return not is_same or any(compared.is_other for compared in self.checks())
 
     def checks(self) -> Iterator[Comparison]:
         """The checks of both decisions, in the order of then; what is new comes last."""
@@ -117,24 +129,31 @@ class NotReplayableError(Exception):
     """A decision cannot be made again; the message says exactly why."""
 
 
+class UnfoundedError(NotReplayableError):
+    """Its entry does not say at all upon what it was decided."""
+
+
 class Replay:
     """Reads a log from its beginning, and makes the decisions in it again."""
 
     def __init__(self, shelf: Shelf) -> None:
         """Begin before the first entry."""
         self._shelf = shelf
-        self._version = ""
+        self._history = History(shelf)
 
-    def learn(self, entry: RecordedEntry) -> None:
+    def learn(self, index: int, entry: RecordedEntry) -> None:
         """Take in what later decisions rest on; every entry is learned, in the log's order."""
-        if entry.type == EntryType.OPERATOR_STARTED:
-            self._version = str(entry.data.get("version", ""))
+        self._history.take(index, entry, self._keep_told(entry))
+
+    def _keep_told(self, entry: RecordedEntry) -> str:
+        """Keep the definition that an entry has; returns its digest, empty where the entry has none."""
         if entry.type in {EntryType.APPROVAL_GIVEN, EntryType.APPROVAL_VOID}:
-            self.keep({name: value for name, value in entry.data.items() if name not in VERDICT})
+            return self.keep({name: value for name, value in entry.data.items() if name not in VERDICT})
         field = _DEFINITION_IN.get(entry.type)
         told = entry.data.get(field) if field is not None else None
-        if told is not None and not is_digest(told):
-            self.keep(told)
+        if told is None:
+            return ""
+        return f"sha256:{told['sha256']}" if is_digest(told) else self.keep(told)
 
     def keep(self, definition: Any) -> str:
         """Keep a definition, of the log or brought by whoever asks; returns its digest."""
@@ -145,7 +164,7 @@ class Replay:
     def again(self, index: int, entry: RecordedEntry) -> Replayed | None:
         """Make the decision of an entry again; `None` where it has none.
 
-        All entries before it were learned, and no other.
+        All entries before it were learned, and no other: not the entry itself.
         """
         if entry.type not in DECIDING:
             return None
@@ -153,32 +172,41 @@ class Replay:
             then = msgspec.convert(entry.data.get("decision"), DecisionStatus)
         except msgspec.ValidationError as error:
             unknown, why = DecisionStatus(allowed=False), f"its decision cannot be read: {error}"
-            return Replayed(index, entry, unknown, None, why, self._version)
-        try:
-            now, mismatches = self._decide(entry, then)
-        except NotReplayableError as error:
-            return Replayed(index, entry, then, None, str(error), self._version)
-        return Replayed(index, entry, then, now, version=self._version, mismatches=mismatches)
-
-    def _decide(self, entry: RecordedEntry, then: DecisionStatus) -> tuple[DecisionStatus, tuple[str, ...]]:
-        """Decide again, and hold what was looked at to what the entry says of it."""
-        if not then.checks:
-            raise NotReplayableError(
-                f"not checks decided this, but what was found after them: {then.message}"
+            is_unfounded = entry.type == EntryType.GRANT_ISSUED
+            return Replayed(
+                index, entry, unknown, None, why, self._history.version, is_unfounded=is_unfounded
             )
-        told = entry.data.get("observation")
-        if told is None:
-            raise NotReplayableError("its version did not record what the checks looked at")
-        if is_digest(told):
+        told = Told(entry, then, self._history)
+        wrong = tuple(contradictions_of(told))
+        try:
+            now, mismatches = self._decide(told)
+        except NotReplayableError as error:
+            is_unfounded = entry.type == EntryType.GRANT_ISSUED and isinstance(error, UnfoundedError)
+            return Replayed(index, entry, then, None, str(error), self._history.version, wrong, is_unfounded)
+        return Replayed(
+            index, entry, then, now, version=self._history.version, mismatches=(*wrong, *mismatches)
+        )
+
+    def _decide(self, told: Told) -> tuple[DecisionStatus, tuple[str, ...]]:
+        """Decide again, and hold what was looked at and given to what the log says of it."""
+        then, observed = told.then, told.entry.data.get("observation")
+        if not then.checks:
+            raise UnfoundedError(f"not checks decided this, but what was found after them: {then.message}")
+        if observed is None:
+            raise UnfoundedError("its version did not record what the checks looked at")
+        if is_digest(observed):
             raise NotReplayableError(
                 f"what the checks looked at was too large for its entry, which has only the digest "
-                f"sha256:{told['sha256']} of {told['bytes']} bytes"
+                f"sha256:{observed['sha256']} of {observed['bytes']} bytes"
             )
         if then.decided_at is None:
             raise NotReplayableError("it does not say when it was made")
-        observation, request = self._request(told, then.decided_at)
-        now = decide(request).status
-        return now, (*misnamed(observation), *_mismatches(entry, request, then, now))
+        observation, request = self._request(observed, then.decided_at)
+        try:
+            now = decide(request)
+            return now.status, tuple(mismatches_of(Remade(told, observation, request, now)))
+        except (TypeError, ValueError) as error:
+            raise NotReplayableError(f"what the checks looked at cannot have been so: {error}") from error
 
     def _request(self, told: Any, now: dt.datetime) -> tuple[Observation, Request]:
         try:
@@ -192,23 +220,6 @@ class Replay:
         if found is None:
             raise NotReplayableError(f"no entry before it has the definition {digest} in full")
         return msgspec.json.decode(found)
-
-
-def _mismatches(
-    entry: RecordedEntry, request: Request, then: DecisionStatus, now: DecisionStatus
-) -> Iterator[str]:
-    """The fields by which an entry says what it is about, where something else was looked at."""
-    grant = request.grant
-    fields = (
-        ("subject", entry.subject, str(grant.key)),
-        ("subjectuid", entry.subject_uid, grant.metadata.uid),
-        ("grantDigest", entry.data.get("grantDigest"), grant_digest(grant)),
-        ("decision.policyDigest", then.policy_digest, now.policy_digest),
-        ("decision.pilotDigest", then.pilot_digest, now.pilot_digest),
-    )
-    for field, said, looked_at in fields:
-        if said != looked_at:
-            yield f"{field}: the entry says {said}, looked at was {looked_at}"
 
 
 def is_digest(told: Any) -> bool:

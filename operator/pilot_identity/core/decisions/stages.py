@@ -3,45 +3,52 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+import msgspec
 
 from pilot_identity.core.audit.entries import Entry, EntryType, evidence
+from pilot_identity.core.decisions import key_steps
 from pilot_identity.core.decisions.definitions import short
 from pilot_identity.core.decisions.fresh import Moment
+from pilot_identity.core.decisions.key_rotation import (
+    Activate,
+    Keys,
+    Prepare,
+    Rest,
+    Retire,
+    Step,
+    keys_of,
+    next_step,
+    signer_of,
+    why_retired,
+)
 from pilot_identity.core.decisions.objection import Check, Objection, ask_all
-from pilot_identity.core.decisions.plan import KeyOrder, Notice, Owner, Plan
+from pilot_identity.core.decisions.plan import Notice, Owner, Plan, RetireKeys
 from pilot_identity.core.decisions.rules import RuleError, compile_rule
+from pilot_identity.core.decisions.stage_keys import Generation, is_whole
 from pilot_identity.core.resources import StagePolicy
 from pilot_identity.core.resources.conditions import ConditionType, Finding, Reason, find, settle
 from pilot_identity.core.resources.digests import policy_digest
 from pilot_identity.core.resources.parsing import encode
-from pilot_identity.core.resources.stage_policy import StagePolicyStatus
-from pilot_identity.core.spiffe.ids import TrustDomain
-
-CA_LIFETIME = dt.timedelta(days=5 * 365)
-CLOCK_SKEW = dt.timedelta(seconds=10)
-"""How far a certificate's start is set back for verifiers whose clocks are behind (SPIRE's figure)."""
-
-
-@dataclass(frozen=True, slots=True)
-class KeyFacts:
-    """What is public of a stage's stored keys."""
-
-    trust_domain: str
-    not_after: dt.datetime
-    jwt_key_id: str
-    sequence: int
+from pilot_identity.core.resources.stage_policy import KeyPhase, KeyStatus, StagePolicyStatus
 
 
 @dataclass(frozen=True, slots=True)
 class StageSeen:
-    """A stage policy, the others, and the stage's stored keys, if there are any."""
+    """A stage policy, the others, and the stage's stored keys, if there are any.
+
+    Attributes:
+        keys: the generations that stand, oldest first.
+        behind: namespaces whose bundle or revocation list does not know of all of them.
+    """
 
     stage: StagePolicy
     others: tuple[StagePolicy, ...]
-    keys: KeyFacts | None
+    keys: tuple[Generation, ...]
     now: dt.datetime
+    behind: frozenset[str] = frozenset()
 
 
 def is_ready(stage: StagePolicy) -> bool:
@@ -110,33 +117,74 @@ def _data_class_shared(seen: StageSeen) -> Objection | None:
 
 
 def _keys_gone(seen: StageSeen) -> Objection | None:
-    if seen.keys is None and seen.stage.status.jwt_key_id:
-        return Objection(
-            Reason.KEYS_MISSING,
-            f"the stage had keys (JWT key {seen.stage.status.jwt_key_id}) but their Secret is gone; restore "
-            "it from a backup, or delete the StagePolicy and apply it again to start with new keys",
-        )
-    return None
+    status, numbers = seen.stage.status, {one.number for one in seen.keys}
+    if not numbers and status.jwt_key_id:
+        lost = f"the stage had keys (JWT key {status.jwt_key_id}) but their Secret is gone"
+    elif needed := sorted(_needed(status.keys) - numbers):
+        lost = f"the Secret of generation {needed[0]} of the stage's keys is gone"
+    elif not is_whole(seen.keys):
+        lost = f"of the generations of the stage's keys only {sorted(numbers)} are there"
+    else:
+        return None
+    return Objection(
+        Reason.KEYS_MISSING,
+        f"{lost}; restore it from a backup, or delete the StagePolicy and apply it again to start with new "
+        "keys",
+    )
+
+
+def _needed(keys: tuple[KeyStatus, ...]) -> set[int]:
+    """The generations that must stand: an old one may just have been deleted, its time being over."""
+    return {one.generation for one in keys if one.phase is not KeyPhase.OLD}
 
 
 def _keys_foreign(seen: StageSeen) -> Objection | None:
-    if seen.keys is not None and seen.keys.trust_domain != seen.stage.spec.trust_domain:
-        return Objection(
-            Reason.KEYS_FOREIGN,
-            f"the stored keys are for trust domain {seen.keys.trust_domain!r}, the policy says "
-            f"{seen.stage.spec.trust_domain!r}; if nothing relies on them, lift the policy binding that "
-            f"guards Secret stage-keys-{seen.stage.name}, delete the Secret and put the binding back",
-        )
+    wanted = seen.stage.spec.trust_domain
+    foreign = next((one for one in seen.keys if one.trust_domain != wanted), None)
+    if foreign is None:
+        return _keys_replaced(seen)
+    return Objection(
+        Reason.KEYS_FOREIGN,
+        f"the stored keys are for trust domain {foreign.trust_domain!r}, the policy says {wanted!r}; if "
+        f"nothing relies on them, lift the policy binding that guards Secrets stage-keys-{seen.stage.name}…, "
+        "delete them and put the binding back",
+    )
+
+
+def _keys_replaced(seen: StageSeen) -> Objection | None:
+    """A stored key is not the one that the status tells of: nobody who may change it did it by rotating."""
+    known = {one.generation: one for one in seen.stage.status.keys}
+    for stored in seen.keys:
+        row = known.get(stored.number)
+        if row is None:
+            continue
+        is_same_ca = row.ca_key_sha256 in {"", stored.ca_key_sha256}  # older versions did not say it
+        if row.jwt_key_id != stored.jwt_key_id or not is_same_ca:
+            return _replaced(seen, f"generation {stored.number}", row.jwt_key_id, stored.jwt_key_id)
+    before, ids = seen.stage.status.jwt_key_id, [one.jwt_key_id for one in seen.keys]
+    if before and seen.keys and not known and before not in ids:
+        return _replaced(seen, "the stage", before, ids[-1])
     return None
+
+
+def _replaced(seen: StageSeen, whose: str, before: str, now: str) -> Objection:
+    return Objection(
+        Reason.KEYS_FOREIGN,
+        f"the stored keys of {whose} are not those that it had (JWT key {before}, now {now}): somebody "
+        f"replaced Secrets stage-keys-{seen.stage.name}…; find out who, and restore them from a backup",
+    )
 
 
 def _ca_expired(seen: StageSeen) -> Objection | None:
-    if seen.keys is not None and seen.keys.not_after <= seen.now:
-        return Objection(
-            Reason.CA_EXPIRED,
-            f"the stage's CA expired at {seen.keys.not_after.isoformat()}; it issues nothing",
-        )
-    return None
+    if not seen.keys:
+        return None
+    signer = signer_of(seen.stage, seen.keys, seen.now)
+    if signer.not_after > seen.now:
+        return None
+    return Objection(
+        Reason.CA_EXPIRED,
+        f"the stage's CA expired at {signer.not_after.isoformat()}; it issues nothing until the next is made",
+    )
 
 
 def _rule_invalid(seen: StageSeen) -> Objection | None:
@@ -175,63 +223,104 @@ CHECKS = (
 
 
 def decide_stage(seen: StageSeen, moment: Moment) -> Plan:
-    """Decide what is to be done for a stage policy: refuse it, make its keys, or say that it is ready."""
+    """Decide what is to be done for a stage policy: refuse it, see to its keys, or say that it is ready."""
     stage = seen.stage
     if stage.metadata.is_deleting:
         return Plan()
     owner = Owner(stage.key, stage.metadata.uid)
     objection = ask_all(CHECKS, seen)[-1].objection
     if objection is not None:
-        return _refuse(seen, objection, owner, moment)
-    if seen.keys is None:
-        return Plan(make_keys=_order_keys(stage, owner, moment), recheck_at=moment.now)
-    return _confirm(seen, seen.keys, owner, moment)
+        refusal = _refuse(seen, objection, owner, moment)
+        if objection.reason is not Reason.CA_EXPIRED or refusal.status is not None:
+            # An expired authority is told first, and replaced then.
+            return replace(refusal, recheck_at=moment.now if objection.reason is Reason.CA_EXPIRED else None)
+    if not seen.keys:
+        word = stage.spec.keys.rotate
+        order = key_steps.order_keys(stage, 1, key_steps.FIRST, word, moment)
+        return Plan(make_keys=order, recheck_at=moment.now)
+    keys = keys_of(stage, seen.keys, seen.behind, moment.now)
+    step = next_step(keys)
+    if objection is None:
+        # What is known already is told before the next step is taken: who asked for it, for example.
+        told = _confirm(seen, keys, step, owner, moment)
+        if told.status is not None:
+            return told
+    return _take(keys, step, moment)
 
 
-def _order_keys(stage: StagePolicy, owner: Owner, moment: Moment) -> KeyOrder:
-    def announce(fingerprints: Mapping[str, str]) -> Entry:
-        return Entry(
-            id=f"{stage.metadata.uid}/keys/{moment.nonce}",
-            type=EntryType.STAGE_KEYS_MADE,
-            subject=str(stage.key),
-            subject_uid=stage.metadata.uid,
-            time=moment.now,
-            data={"trustDomain": stage.spec.trust_domain, "rank": stage.spec.rank, **fingerprints},
-        )
+def _take(keys: Keys, step: Step, moment: Moment) -> Plan:
+    """Take the next step in the life of the stage's keys."""
+    stage = keys.stage
+    match step:
+        case Prepare(number, why):
+            word = stage.spec.keys.rotate or keys.signer.rotate
+            return Plan(
+                make_keys=key_steps.order_keys(stage, number, why, word, moment),
+                notices=(key_steps.prepared_notice(stage, number),),
+                recheck_at=moment.now,
+            )
+        case Activate(after, before):
+            changed = {
+                after.generation: after,
+                before.generation: msgspec.structs.replace(before, phase=KeyPhase.OLD, since=moment.now),
+            }
+            phases = tuple(changed.get(one.generation, one) for one in keys.phases)
+            status = _status(replace(keys, phases=phases), None, moment)
+            return Plan(
+                entries=(key_steps.rotated(stage, step, moment),),
+                status=lambda _: status,
+                notices=(key_steps.rotated_notice(stage, step),),
+                recheck_at=moment.now,
+            )
+        case Retire(gone, why):
+            return Plan(
+                entries=(key_steps.retired(stage, gone, why, moment),),
+                retire_keys=RetireKeys(stage.name, gone.generation),
+                notices=(key_steps.retired_notice(stage, gone),),
+                recheck_at=moment.now,
+            )
+        case Rest(until):
+            return Plan(recheck_at=until)
+        case _:
+            assert_never(step)
 
-    start = moment.second - CLOCK_SKEW
-    return KeyOrder(
-        owner=owner,
-        stage=stage.name,
-        trust_domain=TrustDomain.parse(stage.spec.trust_domain),
-        not_before=start,
-        not_after=start + CA_LIFETIME,
-        announce=announce,
-    )
 
-
-def _confirm(seen: StageSeen, keys: KeyFacts, owner: Owner, moment: Moment) -> Plan:
-    stage = seen.stage
-    message = f"signs identities of trust domain {keys.trust_domain}"
-    finding = Finding(ConditionType.READY, status=True, reason=Reason.KEYS_READY, message=message)
-    status = StagePolicyStatus(
-        observed_generation=stage.metadata.generation,
+def _status(keys: Keys, rest: Rest | None, moment: Moment) -> StagePolicyStatus:
+    """The status of a stage that is ready; without `rest`, while something is due, it tells the old dates."""
+    stage = keys.stage
+    message = f"signs identities of trust domain {keys.signer.trust_domain}"
+    ready = Finding(ConditionType.READY, status=True, reason=Reason.KEYS_READY, message=message)
+    findings = (ready, *key_steps.rotating(keys, rest))
+    generation = stage.metadata.generation
+    return StagePolicyStatus(
+        observed_generation=generation,
         digest=policy_digest(stage),
-        ca_not_after=keys.not_after,
-        jwt_key_id=keys.jwt_key_id,
-        conditions=settle(
-            stage.status.conditions, [finding], generation=stage.metadata.generation, now=moment.now
-        ),
+        ca_not_after=keys.signer.not_after,
+        jwt_key_id=keys.signer.jwt_key_id,
+        keys=keys.phases,
+        next_rotation=rest.rotates_at if rest is not None else stage.status.next_rotation,
+        conditions=settle(stage.status.conditions, findings, generation=generation, now=moment.now),
     )
+
+
+def _confirm(seen: StageSeen, keys: Keys, step: Step, owner: Owner, moment: Moment) -> Plan:
+    """Say what stands and what each of it does, where the status does not say it yet."""
+    stage = seen.stage
+    status = _status(keys, step if isinstance(step, Rest) else None, moment)
     if status == stage.status:
-        return Plan(recheck_at=keys.not_after)
+        return Plan()
     before = find(stage.status.conditions, ConditionType.READY)
-    notice = Notice(owner, "Normal", Reason.KEYS_READY, "MakeKeys", message)
+    notice = Notice(owner, "Normal", Reason.KEYS_READY, "MakeKeys", status.conditions[0].message)
+    oldest = keys.generations[0].number
+    gone = tuple(one for one in stage.status.keys if one.generation < oldest)
     return Plan(
-        entries=_policy_changed(stage, status.digest, moment),
+        entries=(
+            *(key_steps.retired(stage, one, why_retired(keys, one), moment) for one in gone),
+            *_policy_changed(stage, status.digest, moment),
+        ),
         status=lambda _: status,
         notices=() if before is not None and before.status == "True" else (notice,),
-        recheck_at=keys.not_after,
+        recheck_at=step.until if isinstance(step, Rest) else moment.now,
     )
 
 
@@ -271,6 +360,8 @@ def _refuse(seen: StageSeen, objection: Objection, owner: Owner, moment: Moment)
         digest=policy_digest(stage),
         ca_not_after=stage.status.ca_not_after,
         jwt_key_id=stage.status.jwt_key_id,
+        keys=stage.status.keys,
+        next_rotation=stage.status.next_rotation,
         conditions=settle(
             stage.status.conditions, findings, generation=stage.metadata.generation, now=moment.now
         ),

@@ -32,6 +32,8 @@ class ConditionType(StrEnum):
     """A grant ended, and tests do not show yet that its access did; the operator goes on trying."""
     REVIEW_OVERDUE = "ReviewOverdue"
     """Nobody reviewed the pilot in time: it gets no grants, and none is renewed, until somebody does."""
+    ROTATING = "Rotating"
+    """The stage has more keys than the generation that signs: one that will, or one that did."""
     RECORD_MISMATCH = "RecordMismatch"
     """What is there for the object, or what its status says, is not what the audit log says."""
     WITNESSED = "Witnessed"
@@ -59,11 +61,19 @@ class Reason(StrEnum):
     RANK_SHARED = "RankShared"
     """Another stage has the same rank, so that neither is above the other; the younger is refused."""
     KEYS_MISSING = "KeysMissing"
-    """The stage had keys, but the Secret that held them is gone; they are not silently replaced."""
+    """The stage had keys, but a Secret that held some is gone; they are not silently replaced."""
     KEYS_FOREIGN = "KeysForeign"
     """The stored keys belong to another trust domain; restore the policy or remove the stale Secret."""
     CA_EXPIRED = "CertificateAuthorityExpired"
-    """The stage's CA has expired, so that nothing can be issued in it."""
+    """The stage's CA has expired, so that nothing can be issued in it until the next one is made."""
+    KEYS_STEADY = "KeysSteady"
+    """One generation of keys stands, and signs."""
+    KEYS_PREPARED = "KeysPrepared"
+    """The next generation of keys is in the bundle and signs nothing yet; the message says when it will."""
+    KEYS_ROTATED = "KeysRotated"
+    """Another generation signs; the one before stays in the bundle until what it signed has lapsed."""
+    KEYS_RETIRED = "KeysRetired"
+    """A generation left the bundle, and its private keys are deleted."""
     RULE_INVALID = "RuleInvalid"
     """A CEL expression of the stage does not compile; until it does, nothing is issued in the stage."""
 
@@ -229,6 +239,12 @@ class Reason(StrEnum):
     """Two looks showed that cluster and audit log disagree; people must find out who did that."""
     AS_RECORDED = "AsRecorded"
     """Cluster and audit log agree again on the object."""
+    LOG_HALTED = "AuditLogHalted"
+    """Only of Events: the stored audit log is not what was committed. Nothing is issued until it is whole."""
+    LOG_GOES_ON = "AuditLogGoesOn"
+    """Only of Events: the stored audit log is what was committed again; entries are taken."""
+    STRAY_REMOVED = "StrayRemoved"
+    """Only of Events: a group that was no part of the audit log is removed; the entry says what it held."""
 
     # The audit log's witnesses, told on every StagePolicy.
     COSIGNED = "Cosigned"
@@ -243,6 +259,12 @@ class Reason(StrEnum):
     """For a minute a witness could not be brought to the head; what lies between cannot be read or proven."""
     UNWITNESSED = "Unwitnessed"
     """No witness is configured any more: what comes from now on is under the log's own key alone."""
+
+    # What the API server told of a grant's account; only in Events.
+    USED_AFTER_END = "UsedAfterEnd"
+    """Requests were still allowed long after a grant's access was withdrawn; the audit log has which."""
+    USED_WITHOUT_GRANT = "UsedWithoutGrant"
+    """An account named like a grant's was used, and is no known grant's; the audit log has for what."""
 
 
 class Condition(Repeated, frozen=True):

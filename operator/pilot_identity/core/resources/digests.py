@@ -18,6 +18,7 @@ from pilot_identity.core.resources.task_grant import TaskGrant
 
 _PILOT_MATERIAL = ("owners", "stage", "workload", "access", "delegation", "material", "exceptions")
 _PILOT_REACH = tuple(name for name in _PILOT_MATERIAL if name not in {"stage", "exceptions"})
+_POLICY_IMMATERIAL = ("freeze", "keys")
 _GRANT_IMMATERIAL = ("completed", "revoke")
 
 
@@ -46,10 +47,9 @@ def reach_digest(pilot: PilotIdentity) -> str:
 
 
 def policy_digest(policy: StagePolicy) -> str:
-    """Digest a whole stage policy but for `freeze`, which stops the stage without changing its rules."""
+    """Digest a stage's rules: all of its policy but whether it is frozen, and how its keys are rotated."""
     spec = encode(policy.spec)
-    spec.pop("freeze", None)
-    return digest_json(spec)
+    return digest_json({name: value for name, value in spec.items() if name not in _POLICY_IMMATERIAL})
 
 
 def grant_digest(grant: TaskGrant) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from enum import StrEnum
 
 import msgspec
 
@@ -18,6 +19,23 @@ class CredentialLifetimes(View, frozen=True):
     jwt_ttl: Duration = msgspec.field(name="jwtTTL", default=Duration(minutes=5))
     kubernetes_ttl: Duration = msgspec.field(name="kubernetesTTL", default=Duration(minutes=10))
     max_task_duration: Duration = Duration(hours=1)
+
+
+class KeyRules(View, frozen=True):
+    """The stage's CA and JWT key, which are one generation together.
+
+    Attributes:
+        lifetime: how long the CA of a generation that is made from now on is valid.
+        refresh_hint: how often verifiers fetch the bundle; told with the next generation.
+        rotate: a word; another one than the newest generation was made under asks for the next.
+        distrusted: numbers of generations that somebody else may have: they, and older ones with them, are
+            replaced and dropped at once.
+    """
+
+    lifetime: Duration = Duration(hours=43800)
+    refresh_hint: Duration = Duration(minutes=5)
+    rotate: str = ""
+    distrusted: tuple[int, ...] = ()
 
 
 class GrantApprovals(View, frozen=True):
@@ -102,6 +120,7 @@ class StagePolicySpec(View, frozen=True):
     trust_domain: str
     data_classes: tuple[str, ...]
     credentials: CredentialLifetimes = CredentialLifetimes()
+    keys: KeyRules = KeyRules()
     approvals: ApprovalRules = ApprovalRules()
     emergency: EmergencyRules | None = None
     review: ReviewRules | None = None
@@ -112,6 +131,36 @@ class StagePolicySpec(View, frozen=True):
     freeze: bool = False
 
 
+class KeyPhase(StrEnum):
+    """What a generation of keys does. Every one is in the bundle."""
+
+    PREPARED = "Prepared"
+    """It signs nothing yet, so that every verifier knows it before it does."""
+    ACTIVE = "Active"
+    """It signs; there is one."""
+    OLD = "Old"
+    """It signs nothing any more, and is trusted until everything that it signed has lapsed."""
+
+
+class KeyStatus(View, frozen=True):
+    """One generation of the stage's keys.
+
+    Attributes:
+        since: since when it is in its phase.
+        published_at: while it is Prepared, since when it is in every bundle and list of the stage.
+        longest_life: the longest life that anything it signed may have had.
+    """
+
+    generation: int
+    phase: KeyPhase
+    jwt_key_id: str = msgspec.field(name="jwtKeyID")
+    ca_not_after: dt.datetime
+    since: dt.datetime
+    published_at: dt.datetime | None = None
+    longest_life: Duration | None = None
+    ca_key_sha256: str = msgspec.field(name="caPublicKeySHA256", default="")
+
+
 class StagePolicyStatus(View, frozen=True):
     """What the operator says."""
 
@@ -119,7 +168,14 @@ class StagePolicyStatus(View, frozen=True):
     digest: str = ""
     ca_not_after: dt.datetime | None = None
     jwt_key_id: str = msgspec.field(name="jwtKeyID", default="")
+    keys: tuple[KeyStatus, ...] = ()
+    next_rotation: dt.datetime | None = None
     conditions: tuple[Condition, ...] = ()
+
+    @property
+    def signing(self) -> int:
+        """The number of the generation that signs; 0 where that is not told, and the oldest does."""
+        return next((one.generation for one in self.keys if one.phase is KeyPhase.ACTIVE), 0)
 
 
 class StagePolicy(View, frozen=True, tag_field="kind", tag="StagePolicy"):

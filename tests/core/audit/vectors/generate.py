@@ -42,6 +42,10 @@ def cases() -> dict[str, dict[str, object]]:
     none = "no valid signature"
     lines = "an origin line, a decimal size line and a root line"
     blank = "an empty line before its signatures"
+    alone = "stand signatures alone"
+    control = "no control characters"
+    whole = "ends with a whole line"
+    strangers = "".join(signature_line(body, THEIRS, f"w{number}.example.org") for number in range(99))
     our_id = key_id(NAME, OURS.public_key().public_bytes_raw())
     flipped = note[:-6] + ("A" if note[-6] != "A" else "B") + note[-5:]
     return {
@@ -56,6 +60,7 @@ def cases() -> dict[str, dict[str, object]]:
             "note": f"{body}\n{signature_line(body, THEIRS, 'w.example.org')}{signature_line(body)}"
         },
         "good-with-an-extension-line": {"note": signed(f"{body}an extension\n")},
+        "good-with-100-signatures": {"note": note + strangers},
         "broken-wrong-key": {"note": f"{body}\n{signature_line(body, THEIRS)}", "error": none},
         "broken-wrong-key-under-our-id": {
             "note": f"{body}\n{signature_line(body, THEIRS, hint=our_id)}",
@@ -73,14 +78,31 @@ def cases() -> dict[str, dict[str, object]]:
         "broken-signature-flipped": {"note": flipped, "error": none},
         "broken-size-flipped": {"note": note.replace("\n42\n", "\n43\n"), "error": none},
         "broken-root-flipped": {"note": note.replace("\nAAEC", "\nAAED"), "error": none},
-        "broken-signature-truncated": {"note": note[:-30] + "\n", "error": none},
-        "broken-signature-empty": {"note": f"{body}\n— {NAME} \n", "error": none},
-        "broken-signature-not-base64": {"note": f"{body}\n— {NAME} a=b=c\n", "error": none},
-        "broken-hyphen-for-dash": {"note": note.replace("— ", "- "), "error": none},
-        "broken-no-signature": {"note": f"{body}\n", "error": none},
+        "broken-signature-truncated": {"note": note[:-30] + "\n", "error": alone},
+        "broken-signature-empty": {"note": f"{body}\n— {NAME} \n", "error": alone},
+        "broken-signature-not-base64": {"note": f"{body}\n— {NAME} a=b=c\n", "error": alone},
+        "broken-hyphen-for-dash": {"note": note.replace("— ", "- "), "error": alone},
+        "broken-no-signature": {"note": f"{body}\n", "error": whole},
         "broken-no-blank-line": {"note": f"{body}{signature_line(body)}", "error": blank},
         "broken-empty": {"note": "", "error": blank},
-        "broken-carriage-returns": {"note": note.replace("\n", "\r\n"), "error": blank},
+        "broken-carriage-returns": {"note": note.replace("\n", "\r\n"), "error": control},
+        "broken-last-newline-cut": {"note": note.removesuffix("\n"), "error": whole},
+        "broken-empty-line-behind": {"note": f"{note}\n", "error": whole},
+        "broken-junk-behind": {"note": f"{note}junk\n", "error": alone},
+        "broken-junk-behind-without-newline": {"note": f"{note}junk", "error": whole},
+        "broken-blank-behind-signature": {"note": note.replace("=\n", "= \n"), "error": alone},
+        "broken-tab-in-text": {"note": signed(f"{body}an\textension\n"), "error": control},
+        "broken-null-behind": {"note": f"{note}\x00", "error": control},
+        "broken-stranger-of-no-key": {"note": f"{note}— w.example.org AAAAAA==\n", "error": alone},
+        "broken-stranger-not-base64": {"note": f"{note}— w.example.org AAAAAAA\n", "error": alone},
+        "broken-line-separator-in-a-line": {
+            "note": f"{note}— w.example.org AAAAAAAA\u2028\n",
+            "error": alone,
+        },
+        "broken-101-signatures": {
+            "note": note + strangers + signature_line(body, THEIRS, "w99.example.org"),
+            "error": "at most 100 signatures, got 101",
+        },
         "broken-size-leading-zero": {"note": signed(f"{origin}01\n{ENCODED_ROOT}\n"), "error": lines},
         "broken-size-negative": {"note": signed(f"{origin}-1\n{ENCODED_ROOT}\n"), "error": lines},
         "broken-size-sign": {"note": signed(f"{origin}+1\n{ENCODED_ROOT}\n"), "error": lines},

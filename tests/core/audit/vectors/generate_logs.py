@@ -1,7 +1,7 @@
 """Makes `logs.json` anew: `PYTHONPATH=operator python tests/core/audit/vectors/generate_logs.py`.
 
-Each broken log is named for its one defect. Logs in ConfigMaps are stored whole. The log in tiles is stored
-once, and each broken one as the bytes that differ from it.
+Each broken log is named for its one defect. Logs in groups are stored whole. The log in tiles is stored once,
+and each broken one as the bytes that differ from it; so is the log in bundles, by the fields that differ.
 """
 
 from __future__ import annotations
@@ -15,11 +15,16 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from pilot_identity.core.audit.archived import Archived
 from pilot_identity.core.audit.checkpoint import Checkpoint, LogSigner
-from pilot_identity.core.audit.entries import Entry, EntryType, encode_entry
+from pilot_identity.core.audit.compacted import Compacted, compact
+from pilot_identity.core.audit.entries import Entry, EntryType, decode_entry, encode_entry
 from pilot_identity.core.audit.groups import Group, extend
 from pilot_identity.core.audit.merkle import Frontier, leaf_hash
 from pilot_identity.core.audit.proofs import Tree
+from pilot_identity.core.audit.recollection import ANNOTATION, annotated, recollect
+from pilot_identity.core.audit.remembered import Kept
+from pilot_identity.core.audit.shelf import Shelf
 from pilot_identity.core.audit.tiles import (
     ENTRIES,
     HEIGHT,
@@ -38,8 +43,14 @@ THEIRS = LogSigner(NAME, Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)
 ANOTHER = LogSigner("pilots.example.org/another", Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
 SIZES = (1, 4, 3, 2)
 TILED = WIDTH + 4
+BUNDLED = 3 * WIDTH + 2
+LABEL = "pilotidentity.dev/audit"
+ZEROS = f"{'00' * 32}\n"
 
 Files = dict[str, bytes]
+Item = dict[str, dict[str, object]]
+Edits = Mapping[str, Mapping[str, Mapping[str, str | None]] | None]
+"""By ConfigMap its fields that differ; `None` for what is gone."""
 
 
 def entry(number: int, *, said: str = "", source: str = NAME) -> bytes:
@@ -179,6 +190,32 @@ def in_groups() -> dict[str, dict[str, object]]:
             ),
             ("entry-malformed", good[3].name, 8),
         ),
+        "entry with a number that no double holds": case(
+            groups(
+                make=lambda number: (
+                    entry(number).replace(b"{}", b'{"n":12345678901234567890}')
+                    if number == 8
+                    else entry(number)
+                )
+            ),
+            ("entry-malformed", good[3].name, 8),
+        ),
+        "entry with its names in another order": case(
+            groups(
+                make=lambda number: (
+                    entry(number).replace(b"{}", '{"\uffff":1,"\U00010000":2}'.encode())
+                    if number == 8
+                    else entry(number)
+                )
+            ),
+            ("entry-malformed", good[3].name, 8),
+        ),
+        "junk behind the newest head": case(
+            changed(good, 3, note=f"{good[3].note}junk\n"), ("unreadable", good[3].name, -1)
+        ),
+        "no newline at the end of the newest head": case(
+            changed(good, 3, note=good[3].note.removesuffix("\n")), ("unreadable", good[3].name, -1)
+        ),
         "a group that is none": case(
             [*one_more[:4], dataclasses.replace(one_more[4], note="")],
             ("unreadable", one_more[4].name, -1),
@@ -193,10 +230,12 @@ def in_tiles(entries: Sequence[bytes], good: Files) -> dict[str, dict[str, objec
     first = entries[:WIDTH]
     other = files([entry(0, said="otherwise"), *entries[1:]])
     later = files([*entries, entry(TILED)])
+    copy = b"".join(each + b"\n" for each in entries)
+    before = {**good, "entries.ndjson": copy}
 
     def case(edits: Mapping[str, bytes | None], *found: tuple[str, str, int]) -> dict[str, object]:
         told = [
-            {"path": path, **(splice(good[path], now) if now is not None else {"gone": True})}
+            {"path": path, **(splice(before[path], now) if now is not None else {"gone": True})}
             for path, now in edits.items()
         ]
         return {"edits": told, "found": found}
@@ -245,8 +284,180 @@ def in_tiles(entries: Sequence[bytes], good: Files) -> dict[str, dict[str, objec
         "wrong origin": case(
             {"checkpoint": files(entries, ANOTHER)["checkpoint"]}, ("wrong-origin", "checkpoint", -1)
         ),
+        "good, with its copy": case({"entries.ndjson": copy}),
+        "flipped byte beside a good copy": case(
+            {bundle: encode_bundle(flipped(first, 17)), "entries.ndjson": copy}, ("entry-changed", bundle, 17)
+        ),
+        "dropped entry beside a good copy": case(
+            {bundle: encode_bundle(without(first, 17)), "entries.ndjson": copy}, ("entry-dropped", bundle, 17)
+        ),
+        "dropped bundle beside a good copy": case(
+            {bundle: None, "entries.ndjson": copy}, ("unreadable", bundle, -1), ("gap", edge, 0)
+        ),
+        "changed copy": case(
+            {"entries.ndjson": copy.replace(entry(7), entry(7, said="otherwise"))},
+            ("copy-differs", "entries.ndjson", 7),
+        ),
+        "cut copy": case({"entries.ndjson": copy[:-1]}, ("copy-differs", "entries.ndjson", TILED - 1)),
+        "longer copy": case({"entries.ndjson": copy + b"{}"}, ("copy-differs", "entries.ndjson", TILED)),
         "no head": case({"checkpoint": None}, ("unreadable", "checkpoint", -1), ("no-log", "the log", -1)),
     }
+
+
+def revoking(number: int) -> bytes:
+    """Entry `number` of a log whose first says that something was revoked."""
+    if number:
+        return entry(number)
+    return entry(0).replace(b'"data":{}', b'"data":{"revoked":{"serials":["1"]}}')
+
+
+def bundles(make: Callable[[int], bytes] = revoking) -> list[Compacted]:
+    """A log's full bundles."""
+    made: list[Compacted] = []
+    for first in range(0, BUNDLED // WIDTH * WIDTH, WIDTH):
+        edge = made[-1].edge if made else ()
+        made.append(compact(first, edge, [make(at) for at in range(first, first + WIDTH)], OURS))
+    return made
+
+
+def record(bundle: Compacted, *rows: Kept) -> Archived:
+    """What tells that the log is archived up to the end of a bundle."""
+    return Archived(bundle.size, bundle.edge, bundle.note, rows).sealed(OURS)
+
+
+def item(kind: str, data: Mapping[str, str], binary: Mapping[str, str], **annotations: str) -> Item:
+    """A ConfigMap but for its name."""
+    return {
+        "labels": {LABEL: kind},
+        "annotations": dict(annotations),
+        "data": dict(data),
+        "binaryData": dict(binary),
+    }
+
+
+def in_bundles(good: Sequence[Compacted]) -> dict[str, object]:
+    """The ConfigMaps of a log in bundles, and each broken one by the fields that differ."""
+    items: dict[str, Item] = {}
+    for bundle in good:
+        for name, data, binary in bundle.config_maps():
+            items[str(name)] = item("tile", data, binary, **annotated(bundle.first, bundle.entries, OURS))
+    group, after = extend(good[-1].frontier(), [entry(BUNDLED - 2)], OURS)
+    newest, _ = extend(after, [entry(BUNDLED - 1)], OURS)
+    for each in (group, newest):
+        items[each.name] = item("group", each.data(), {})
+    kept = Kept(0, recollect(decode_entry(revoking(0))))
+    ((_, data, binary),) = record(good[0], kept).config_maps()
+    archived = "audit-archived-0000000000000256"
+    items[archived] = item("archived", data, binary)
+    first, second, third = (f"audit-tile-{at * WIDTH:016d}" for at in range(3))
+
+    other = bundles(entry)
+    forgetful = annotated(0, other[0].entries, OURS)[ANNOTATION]
+    ((_, _, forgotten),) = record(good[0]).config_maps()
+    (liar,) = record(good[0], dataclasses.replace(kept, index=1)).config_maps()
+    stray, _ = extend(Frontier(), [entry(0, said="otherwise")], OURS)
+    stray_item = item("group", stray.data(), {})
+
+    def case(
+        edits: Edits,
+        *found: tuple[str, str, int],
+        read: str = "cluster",
+        more: Mapping[str, Item] | None = None,
+    ) -> dict[str, object]:
+        return {"read": read, "edits": edits, "more": more or {}, "found": found}
+
+    whole: Edits = {archived: None}
+    left: Edits = {first: None}
+    return {
+        "items": items,
+        "archive": {path: b64(content) for path, content in shelved(good).items()},
+        "cases": {
+            "good": case(whole),
+            "good, archived": case(left),
+            "good, archived, with the archive": case(left, read="archive"),
+            "good, with no recollections": case(
+                {**whole, **{name: {"annotations": {ANNOTATION: None}} for name in (first, second, third)}}
+            ),
+            "replaced edge": case(
+                {**whole, second: {"data": {"edge": ZEROS}}}, ("edge-replaced", second, -1)
+            ),
+            "longer edge": case(
+                {**whole, second: {"data": {"edge": ZEROS * 2}}}, ("edge-replaced", second, -1)
+            ),
+            "the first bundle's head in each": case(
+                {**whole, **{each: {"data": {"checkpoint": good[0].note}} for each in (second, third)}},
+                ("head-misplaced", second, -1),
+                ("head-misplaced", third, -1),
+            ),
+            "a bundle without its head": case(
+                {**whole, second: {"data": {"checkpoint": ""}}}, ("unreadable", second, -1)
+            ),
+            "a revocation taken out of a recollection": case(
+                {**whole, first: {"annotations": {ANNOTATION: forgetful}}},
+                ("recollection-replaced", first, 0),
+            ),
+            "a recollection that is none": case(
+                {**whole, first: {"annotations": {ANNOTATION: "forged"}}},
+                ("recollection-replaced", first, -1),
+            ),
+            "a newest group without its label": case(
+                {**whole, newest.name: {"labels": {LABEL: None}}}, ("unlisted", newest.name, BUNDLED - 1)
+            ),
+            "no group": case(
+                {**whole, group.name: None, newest.name: None},
+                ("tail-truncated", "the newest group", 3 * WIDTH),
+            ),
+            "groups that are all hidden": case(
+                {**whole, **{each.name: {"labels": {LABEL: None}} for each in (group, newest)}},
+                ("unlisted", group.name, 3 * WIDTH),
+            ),
+            "replaced edge of what is archived": case(
+                {**left, archived: {"data": {"edge": ZEROS}}},
+                ("edge-replaced", archived, -1),
+                ("gap", second, 0),
+            ),
+            "replaced edge of what is archived, with the archive": case(
+                {**left, archived: {"data": {"edge": ZEROS}}}, ("edge-replaced", archived, -1), read="archive"
+            ),
+            "a revocation taken out of what is archived": case(
+                {**left, archived: {"binaryData": dict(forgotten)}}, ("recollection-replaced", archived, -1)
+            ),
+            "a revocation taken out of what is archived, with the archive": case(
+                {**left, archived: {"binaryData": dict(forgotten)}},
+                ("recollection-replaced", archived, -1),
+                read="archive",
+            ),
+            "what is archived keeps nothing that can be read": case(
+                {**left, archived: {"binaryData": {"kept.gz": "AAAA"}}},
+                ("recollection-replaced", archived, -1),
+            ),
+            "what is archived keeps what no entry says, and that is signed": case(
+                {**left, archived: {"data": dict(liar[1]), "binaryData": dict(liar[2])}},
+                ("recollection-replaced", "tile/entries/000", 1),
+                read="archive",
+            ),
+            "another head in what is archived": case(
+                {**left, archived: {"data": {"checkpoint": good[1].note}}},
+                ("head-misplaced", archived, -1),
+                ("gap", second, 0),
+            ),
+            "a group of another history where all is archived": case(
+                left, ("stray-group", stray.name, 0), more={stray.name: stray_item}
+            ),
+            "a group of another history where all is archived, with the archive": case(
+                left,
+                ("head-forked", stray.name, -1),
+                ("head-forked", stray.name, 0),
+                read="archive",
+                more={stray.name: stray_item},
+            ),
+        },
+    }
+
+
+def shelved(good: Sequence[Compacted]) -> Files:
+    """The archive of the first bundle."""
+    return Shelf(0).put(good[:1], OURS.verifier())[1]
 
 
 def root(log: Sequence[Group], size: int) -> bytes:
@@ -279,6 +490,7 @@ def main() -> None:
         "groups": in_groups(),
         "files": {path: b64(content) for path, content in good.items()},
         "tiles": in_tiles(entries, good),
+        "bundles": in_bundles(bundles()),
     }
     text = json.dumps(stored, indent=1, ensure_ascii=False)
     (Path(__file__).parent / "logs.json").write_text(text + "\n", encoding="utf-8")

@@ -59,6 +59,8 @@ from pilot_identity.core.resources.task_grant import (
     TaskGrantStatus,
 )
 
+CLOSED = "closed"
+"""The step that records a grant's end."""
 _READY, _UNPROVEN = ConditionType.READY, ConditionType.REVOCATION_UNPROVEN
 _HAPPENINGS = {
     Phase.COMPLETED: Happening.COMPLETED,
@@ -96,6 +98,38 @@ def _kept_until(case: Case) -> dt.datetime | None:
     return ended + case.seen.retention if ended is not None else None
 
 
+def _recorded(case: Case) -> ClosureStatus | None:
+    """The end that the log has and the status does not; its proofs only if they are of what is out now."""
+    if case.seen.closed is None:
+        return None
+    index, entry = case.seen.closed
+    try:
+        closure = msgspec.convert({**entry.data["closure"], "auditIndex": index}, ClosureStatus)
+        withdrawn = entry.data.get("withdrawn", {}).get("id")
+    except (msgspec.ValidationError, KeyError, TypeError, AttributeError):
+        return None  # no version wrote it so; an end never fails for what the log has
+    known = case.grant.status.credential
+    if closure.outcome not in set(_HAPPENINGS):
+        return None
+    if withdrawn == (known.id if known is not None else None):
+        return closure
+    return msgspec.structs.replace(
+        closure,
+        withdrawn_at=None,
+        proven_at=None,
+        proofs=(),
+        residual_until=residual_until(case.grant, case.moment.now),
+    )
+
+
+def _knowing(case: Case, closure: ClosureStatus) -> Case:
+    """The case of a grant whose status tells of its end."""
+    phase = follow(case.grant.status.phase, Happening.UNPROVEN)
+    status = msgspec.structs.replace(case.grant.status, phase=phase, closure=closure)
+    grant = msgspec.structs.replace(case.grant, status=status)
+    return replace(case, seen=replace(case.seen, grant=grant))
+
+
 def withdrawals(case: Case) -> tuple[Withdrawal, ...]:
     """Withdraw what is out: what the log announced and released, else what the status knows.
 
@@ -126,8 +160,15 @@ def _tests(case: Case) -> tuple[Test, ...]:
 
 
 def end(case: Case, ending: Ending) -> Plan:
-    """Cut the access, test that it is cut, record it, say so; the same after a crash."""
+    """Cut the access, test that it is cut, record it, say so; the same after a crash.
+
+    An end that the log has already is this grant's end, whatever ends it now: its entry stays, and what it
+    does not show is shown by another.
+    """
     case = knowing_announced(case)
+    recorded = _recorded(case)
+    if recorded is not None:
+        return end_again(_knowing(case, recorded))
     return Plan(
         withdraw=withdrawals(case),
         prove=Proving(_tests(case), lambda proofs: _close(case, ending, proofs)),
@@ -210,7 +251,7 @@ def _close(case: Case, ending: Ending, proofs: tuple[Proof, ...]) -> Plan:
         proofs=proofs,
         residual_until=residual_until(grant, now),
     )
-    closed = case.entry("closed", EntryType.GRANT_CLOSED, _told(case, closure))
+    closed = case.entry(CLOSED, EntryType.GRANT_CLOSED, _told(case, closure))
     # What is pending may end before anybody looked at it.
     entries = (case.requested, closed) if grant.status.phase is Phase.PENDING else (closed,)
     notice = case.notice(ending.reason, "Close", f"{final}: {ending.message}")
@@ -232,6 +273,10 @@ def _close_again(case: Case, proofs: tuple[Proof, ...]) -> Plan:
     )
     if closure.proven_at is None:
         return _go_on(case, closure, (), ())
+    if before.proven_at is not None:
+        # Its entry says so; the operator was killed before the status did.
+        notice = case.notice(Reason(before.reason), "Close", f"{before.outcome}: {before.message}")
+        return _conclude(case, before, (), (notice,))
     entry = case.entry("proven", EntryType.GRANT_PROVEN, _told(case, closure))
     notice = case.notice(Reason(closure.reason), "Prove", f"{closure.outcome}: shown that access ended")
     return _conclude(case, closure, (entry,), (notice,))

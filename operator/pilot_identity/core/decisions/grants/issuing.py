@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import msgspec
 
@@ -108,27 +109,51 @@ def _with_account(
     return msgspec.structs.replace(credential, kubernetes=credential_of(order.kubernetes, account))
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What follows from an allowed request: until when, and what is ordered and told of the credentials."""
+
+    expires_at: dt.datetime
+    order: CredentialOrder
+    credential: GrantCredentialStatus
+
+
+def given_for(case: Case, request: Request) -> Given:
+    """Say what an allowed request gives; `reissuing` asks here too."""
+    # What only an exception allows ends with that.
+    ends = (case.moment.second + case.grant.spec.duration, *(one.until for one in lifted(request)))
+    expires_at = min(ends)
+    order = _order(case, request, expires_at)
+    return Given(expires_at, order, _credential(case, order, expires_at))
+
+
+def told_given(
+    case: Case, request: Request, given: Given, public_key_sha256: str, account: AccountFacts | None
+) -> dict[str, Any]:
+    """What the entry of an issue tells beside the decision: all that is given."""
+    credential = _with_account(given.credential, given.order, account)
+    data = {
+        "stage": request.stage.name,
+        "access": evidence(encode(case.grant.spec.access)),
+        "credential": announced_data(credential, public_key_sha256),
+        "expiresAt": encode(given.expires_at),
+    }
+    if case.seen.ancestors:
+        data["delegation"] = told_chain(case.seen.ancestors)
+    return data
+
+
 def issue(case: Case, request: Request, decided: Decided) -> Plan:
     """Announce and release the first credentials; the task's time begins."""
     grant, moment, decision = case.grant, case.moment, decided.status
     observation = observed(request, decided.heard)
-    # What only an exception allows ends with that.
-    expires_at = min([moment.second + grant.spec.duration, *(one.until for one in lifted(request))])
-    order = _order(case, request, expires_at)
-    credential = _credential(case, order, expires_at)
+    given = given_for(case, request)
+    expires_at, order, credential = given.expires_at, given.order, given.credential
 
     def announce(public_key_sha256: str, account: AccountFacts | None = None, /) -> Entry:
-        data = {
-            "stage": request.stage.name,
-            "access": evidence(encode(grant.spec.access)),
-            "decision": told(decision),
-            "observation": observation,
-            "credential": announced_data(_with_account(credential, order, account), public_key_sha256),
-            "expiresAt": encode(expires_at),
-        }
-        if case.seen.ancestors:
-            data["delegation"] = told_chain(case.seen.ancestors)
-        return case.entry(f"credential/{credential.issuance}", EntryType.GRANT_ISSUED, data)
+        data = told_given(case, request, given, public_key_sha256, account)
+        said = {"decision": told(decision), "observation": observation}
+        return case.entry(f"credential/{credential.issuance}", EntryType.GRANT_ISSUED, {**data, **said})
 
     def new_status(outcome: Outcome) -> TaskGrantStatus:
         recorded = msgspec.structs.replace(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import dataclass
 
+from pilot_identity.core.audit.entries import RecordedEntry
 from pilot_identity.core.decisions.announced import Announced
 from pilot_identity.core.decisions.hindrance import Hindrance
 from pilot_identity.core.decisions.objection import Objection
@@ -29,6 +30,7 @@ class GrantSeen:
         oldest_issue: when the one of those was issued that makes room for this grant as it lapses.
         announced: a credential that the log announced and the status does not know.
         is_announced_unknown: whether that could not be asked, of a grant whose access is to be cut anyway.
+        closed: the entry that has the grant's end, and its index, where the status does not tell of it.
         ancestors: the grants that `spec.parent` leads to, the parent last; short where one is missing.
         ancestor_pilots: the pilot of each of them, `None` where it is missing.
         approvals: every Approval that names this grant's UID.
@@ -46,6 +48,7 @@ class GrantSeen:
     oldest_issue: dt.datetime | None = None
     announced: Announced | None = None
     is_announced_unknown: bool = False
+    closed: tuple[int, RecordedEntry] | None = None
     ancestors: tuple[TaskGrant, ...] = ()
     ancestor_pilots: tuple[PilotIdentity | None, ...] = ()
     approvals: tuple[Approval, ...] = ()
