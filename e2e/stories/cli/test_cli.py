@@ -123,43 +123,51 @@ def test_a_denial_tells_why_and_fails(play: Play, alice: Terminal) -> None:
     assert play.admin.get(play.grants("wide"))["status"]["decision"]["message"] in said.err
 
 
+def resume(play: Play) -> None:
+    """What the requests below wait for."""
+    play.admin.patch(play.pilots("triage"), {"spec": {"suspend": False}})
+
+
 def test_waiting_has_an_end_and_says_for_what(play: Play, alice: Terminal) -> None:
     """Exit code 3 names what is missing; the grant stays and is issued once that is there."""
+    play.declare("triage", suspend=True)
     ask = ("request", "triage", "--task", "TASK-1", "--access", "tickets", "--name", "early")
     said = alice.run(*ask, "--timeout", "3s")
     assert said.code == 3, said
-    assert "PilotNotFound" in said.err
-    play.declare("triage")
+    assert "PilotNotReady" in said.err
+    resume(play)
     play.phase("early", "Active")
 
 
 def test_waiting_ends_with_the_grant_and_not_with_a_clock(play: Play, alice: Terminal) -> None:
-    """The program sits in a watch while the pilot comes later than the request."""
+    """The program sits in a watch while the pilot is not ready."""
+    play.declare("triage", suspend=True)
     process = alice.process("request", "triage", "--task", "TASK-1", "--access", "tickets", "--name", "early")
     try:
-        play.condition(play.grants("early"), "Ready", reason="PilotNotFound")
+        play.condition(play.grants("early"), "Ready", reason="PilotNotReady")
         assert process.poll() is None, "it waits"
-        play.declare("triage")
+        resume(play)
         out, err = process.communicate(timeout=30)
     finally:
         process.kill()
     assert process.returncode == 0, err
     assert "active" in out
-    assert "PilotNotFound" in err
+    assert "PilotNotReady" in err
 
 
 def test_ctrl_c_ends_the_wait_and_nothing_else(play: Play, alice: Terminal) -> None:
     """With the code that shells expect; the grant stays, and is issued once it can be."""
+    play.declare("triage", suspend=True)
     process = alice.process("request", "triage", "--task", "TASK-1", "--access", "tickets", "--name", "early")
     try:
-        play.condition(play.grants("early"), "Ready", reason="PilotNotFound")
+        play.condition(play.grants("early"), "Ready", reason="PilotNotReady")
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
     finally:
         process.kill()
     assert process.returncode == 130
     assert "Traceback" not in err
-    play.declare("triage")
+    resume(play)
     play.phase("early", "Active")
 
 
