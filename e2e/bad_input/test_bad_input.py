@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from http import HTTPStatus
 from subprocess import CompletedProcess
 from typing import Any
 
@@ -40,10 +41,14 @@ def _write(admin: Admin, document: Document, namespace: str, query: str = "") ->
     """Create the object, or replace its spec; as kubectl asks, what the kind does not have is an error."""
     path, query = collection(document, namespace), f"?fieldValidation=Strict{query}"
     named = f"{path}/{document['metadata']['name']}"
-    there = admin.find(named)
-    if there is None:
-        return admin.ask("POST", f"{path}{query}", placed(document, namespace))
-    return admin.ask("PUT", f"{named}{query}", {**there, "spec": document["spec"]})
+    while True:
+        there = admin.find(named)
+        if there is None:
+            return admin.ask("POST", f"{path}{query}", placed(document, namespace))
+        answer = admin.ask("PUT", f"{named}{query}", {**there, "spec": document["spec"]})
+        # The operator may have written a status since; it does that a few times, and then rests.
+        if answer.code != HTTPStatus.CONFLICT:
+            return answer
 
 
 def _write_given(admin: Admin, manifest: BadManifest, namespace: str) -> None:

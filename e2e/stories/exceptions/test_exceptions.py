@@ -29,6 +29,7 @@ RULE = {
     "message": "no task takes longer than 20 minutes here",
 }
 LONG = "30m"
+PARTLY = 4
 AUDIT_S = 90.0
 
 
@@ -167,9 +168,10 @@ def _require_replay(cluster: Cluster, home: Path, play: Play) -> None:
         timeout=AUDIT_S,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
     *others, counts = (json.loads(line) for line in done.stdout.splitlines())
-    assert counts["differ"] == 0
+    assert counts["differ"] == 0, others
+    # Of other stories: what no check decided, or what is too large for an entry.
+    assert done.returncode == (PARTLY if counts["cannot"] else 0), done.stderr
     assert counts["agree"] >= len(("before", "during waits", "during", "capped", "after"))
     # What cannot be replayed, or differs, is told one by one.
     assert not [one for one in others if one["subject"].startswith(f"TaskGrant {play.namespace}/")]

@@ -164,9 +164,10 @@ def lists(play: Play) -> dict[str, str]:
 
 
 def printed(cluster: Cluster, column: str) -> str:
-    """What `kubectl get stage` prints in a column."""
+    """What `kubectl get stage` prints in a column; another may be empty."""
     header, row = cluster.kubectl("get", "stage", STAGE).strip().splitlines()
-    return dict(zip(re.split(r"\s{2,}", header), re.split(r"\s{2,}", row), strict=True))[column]
+    (place,) = re.finditer(rf"\b{column}\b", header)
+    return row[place.start() :].split(maxsplit=1)[0]
 
 
 def signer_of_list(published: dict[str, str]) -> str:
