@@ -298,7 +298,7 @@ class AuditLog(Protocol):
 
         Raises:
             AlreadyRecorded: the last entry's id stands in the log already, with other content, and it
-                announces a credential.
+                announces a credential or tells a grant's end.
         """
         ...
 

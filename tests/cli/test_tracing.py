@@ -160,7 +160,8 @@ def test_what_is_only_in_the_log_is_told_from_there(api: FakeApi, run: Run) -> N
     closed = {"closure": {"message": "revoked by tom"}, "withdrawn": {"serial": "a1b2c3"}}
     issued = {"requestedBy": "alice@example.org", "credential": things.credential("task")}
     api.put("configmaps", things.group(issued, closed))
-    api.put("configmaps", {"metadata": {"name": "audit-group-x", "namespace": "pilot-identity-system"}})
+    squatter = {"name": "audit-group-x", "labels": {"pilotidentity.dev/audit": "group"}}
+    api.put("configmaps", {"metadata": squatter | {"namespace": "pilot-identity-system"}})
     result = run("trace", "a1b2c3")
     assert result.exit_code == 0
     assert "is no object any more" in result.stdout

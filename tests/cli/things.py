@@ -165,7 +165,11 @@ def group(*data: Object, extends: int = 40, uid: str = UID) -> Object:
     ]
     lines = b"\n".join(encode_entry(entry, "log.example.org") for entry in entries).decode()
     return {
-        "metadata": {"name": f"audit-group-{extends:016d}", "namespace": "pilot-identity-system"},
+        "metadata": {
+            "name": f"audit-group-{extends:016d}",
+            "namespace": "pilot-identity-system",
+            "labels": {"pilotidentity.dev/audit": "group"},
+        },
         "data": {"entries": lines, "checkpoint": "signed"},
     }
 

@@ -28,7 +28,7 @@ from pilot_identity.adapters.revocations import Budget
 from pilot_identity.clocks import Instant
 from pilot_identity.core.audit.chain import FRESH_SECONDS, Standing
 from pilot_identity.core.audit.checkpoint import CheckpointError, LogSigner
-from pilot_identity.core.audit.entries import Entry, RecordedEntry, decode_entry, encode_entry
+from pilot_identity.core.audit.entries import Entry, EntryType, RecordedEntry, decode_entry, encode_entry
 from pilot_identity.core.audit.groups import MAX_ENTRIES, BrokenLogError, extend, group_name, take
 from pilot_identity.core.audit.growth import Growth
 from pilot_identity.core.audit.remembered import Announced
@@ -58,14 +58,15 @@ class Halted(Unavailable, BrokenLogError):  # noqa: N818 - as in `ports`
     """The stored log is not what was committed: nothing is added to it until it is whole again."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Waiting:
-    """An entry on its way, and whom to tell its index."""
+    """An entry on its way, and whom to tell its index; `was_known` where the log had its id before."""
 
     id: str
     subject_uid: str
     encoded: bytes
     done: asyncio.Future[int]
+    was_known: bool = False
 
 
 class ConfigMapLog:
@@ -161,7 +162,8 @@ class ConfigMapLog:
         """Commit entries in order, each id once; returns the index of the last.
 
         Raises:
-            AlreadyRecorded: the last entry's id is in the log already and announces a credential.
+            AlreadyRecorded: the last entry's id is in the log already with other content, and it announces a
+                credential or tells a grant's end: the status must say what that entry says.
             Unavailable: the write's outcome is not known, or it did not happen.
             Halted: it did not happen, because the log has a hole.
         """
@@ -174,7 +176,7 @@ class ConfigMapLog:
                 raise result
         last = entries[-1]
         index: int = await waiting[-1].done
-        if "credential" in last.data and await self._announcement_differs(last, index, waiting[-1].encoded):
+        if await self._differs(last, index, waiting[-1]):
             raise AlreadyRecorded(f"{last.id} is entry {index} already")
         return index
 
@@ -191,6 +193,8 @@ class ConfigMapLog:
             owed, self._owed = self._owed, []
             try:
                 await self.commit(owed)
+            except AlreadyRecorded as error:
+                log.info("what was owed is in the log: %s", error)
             except PortError as error:
                 log.warning("%d entries are owed to the audit log: %s", len(owed), error)
                 self.owe(owed)
@@ -256,6 +260,7 @@ class ConfigMapLog:
         item = _Waiting(entry.id, entry.subject_uid, encoded, asyncio.get_running_loop().create_future())
         known = self._index_of(item)
         if known is not None:
+            item.was_known = True
             item.done.set_result(known)
         else:
             self._waiting.append(item)
@@ -263,6 +268,14 @@ class ConfigMapLog:
 
     def _index_of(self, item: _Waiting) -> int | None:
         return self.remembered.index_of(item.subject_uid, item.id)
+
+    async def _differs(self, entry: Entry, index: int, item: _Waiting) -> bool:
+        """Whether a status would say what the entry in the log does not."""
+        if "credential" in entry.data:
+            return await self._announcement_differs(entry, index, item.encoded)
+        # An answer was lost, and what was decided then need not be what is decided now.
+        is_end_again = entry.type == EntryType.GRANT_CLOSED and item.was_known
+        return is_end_again and await self._stored(index) != item.encoded
 
     async def _announcement_differs(self, entry: Entry, index: int, encoded: bytes) -> bool:
         told = self.remembered.announced(entry.subject_uid)
@@ -437,6 +450,7 @@ class ConfigMapLog:
             if item.done.done():
                 continue  # whoever waited gave up
             if known is not None:
+                item.was_known = True
                 item.done.set_result(known)
             elif item.id in unsaid:
                 self._waiting.append(item)
